@@ -1,0 +1,46 @@
+#!/usr/bin/env node
+/**
+ * The command `palimpsest`, started by any Node >= 20: becomes Node 26 if it is not that already,
+ * then loads src/cli/main.ts (a checkout) or dist/cli/main.js (the published package).
+ */
+'use strict';
+const { existsSync, statSync } = require('node:fs');
+const { join } = require('node:path');
+const { isPinnedNode, execPinned } = require('./pinned-node.cjs');
+
+/**
+ * Stripping types and compiling cost more than the work of most commands: keep both. Only in a home
+ * that is this user's own, since what is cached there is run (think of sudo with $HOME kept).
+ */
+function enableCompileCache() {
+  const { HOME, XDG_CACHE_HOME } = process.env;
+  const home = XDG_CACHE_HOME || (HOME && join(HOME, '.cache'));
+  if (!home || !home.startsWith('/')) return;
+  const owned = [home, HOME].find((path) => path && existsSync(path));
+  if (owned === undefined || statSync(owned).uid !== process.geteuid()) return;
+  require('node:module').enableCompileCache(join(home, 'palimpsest', 'compile'));
+}
+
+function main() {
+  if (!isPinnedNode()) {
+    execPinned([__filename, ...process.argv.slice(2)]);
+    return;
+  }
+  enableCompileCache();
+  const source = join(__dirname, '../src/cli/main.ts');
+  const entry = existsSync(source) ? source : join(__dirname, '../dist/cli/main.js');
+  import(entry).then(
+    (cli) => cli.main(process.argv.slice(2)),
+    (error) => {
+      process.stderr.write(`palimpsest: ${error.stack || error}\n`);
+      process.exit(125);
+    },
+  );
+}
+
+try {
+  main();
+} catch (error) {
+  process.stderr.write(`palimpsest: ${error.message}\n`);
+  process.exit(125);
+}
