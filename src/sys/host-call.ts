@@ -1,0 +1,54 @@
+/**
+ * A host call that may take long, as a Wait: the sync driver makes it on the spot, the async driver
+ * on a thread of libuv's pool.
+ *
+ * H1. Arguments are numbers; what they point at is named in `keep` and so lives until the end.
+ * H2. The caller keeps descriptors among the arguments open until the wait is over.
+ * H3. `result` is the call's result or -errno, read after the yield.
+ */
+import type { Task, Wait } from '../kernel/task.ts';
+import { errno, interrupted, type NativeFunction, outcome } from './native.ts';
+
+export class HostCall implements Wait {
+  readonly what: string;
+  /** The call's result, or -errno. Meaningful once the wait is over. */
+  result = 0;
+  readonly #call: NativeFunction;
+  readonly #args: readonly number[];
+  /** Only held. */
+  readonly keep: unknown;
+
+  constructor(what: string, call: NativeFunction, args: readonly number[], keep?: unknown) {
+    this.what = what;
+    this.#call = call;
+    this.#args = args;
+    this.keep = keep;
+  }
+
+  block(): boolean {
+    this.result = outcome(this.#call(...this.#args));
+    return true;
+  }
+
+  park(resume: () => void): void {
+    this.#call.async(...this.#args, (error: unknown, result: number) => {
+      if (error !== null && error !== undefined) throw error;
+      this.result = result < 0 ? -errno() : result;
+      resume();
+    });
+  }
+}
+
+/** Make a call that may take long, again if a signal interrupts it. Its result, or -errno. */
+export function* hostCall(
+  what: string,
+  call: NativeFunction,
+  args: readonly number[],
+  keep?: unknown,
+): Task<number> {
+  for (;;) {
+    const wait = new HostCall(what, call, args, keep);
+    yield wait;
+    if (!interrupted(wait.result)) return wait.result;
+  }
+}

@@ -1,0 +1,67 @@
+/** The process and its rights: limits, ids, prctl(2). */
+import { Scratch } from './memory.ts';
+import { libc, orFail, outcome } from './native.ts';
+
+export const RLIMIT_NOFILE = 7;
+export const PR_SET_PDEATHSIG = 1;
+export const PR_SET_DUMPABLE = 4;
+export const PR_SET_NAME = 15;
+/** "I serve a filesystem that others write through": PR_SET_IO_FLUSHER, Linux 5.6. */
+export const PR_SET_IO_FLUSHER = 57;
+
+/** A limit that is none. */
+export const RLIM_INFINITY = 2 ** 64;
+
+const getrlimitCall = libc('int getrlimit(int resource, uintptr_t limit)');
+const setrlimitCall = libc('int setrlimit(int resource, uintptr_t limit)');
+const getpidCall = libc('int getpid()');
+const getuidCall = libc('uint32_t getuid()');
+const geteuidCall = libc('uint32_t geteuid()');
+const getegidCall = libc('uint32_t getegid()');
+const prctlCall = libc('int prctl(int option, int64_t a, int64_t b, int64_t c, int64_t d)');
+const setgroupsCall = libc('int setgroups(size_t count, uintptr_t groups)');
+const setresuidCall = libc('int setresuid(uint32_t real, uint32_t effective, uint32_t saved)');
+const setresgidCall = libc('int setresgid(uint32_t real, uint32_t effective, uint32_t saved)');
+/** struct rlimit: u64 soft, hard. */
+const limit = new Scratch(16);
+
+export interface ResourceLimit {
+  soft: number;
+  hard: number;
+}
+
+export function getrlimit(resource: number): ResourceLimit {
+  orFail(outcome(getrlimitCall(resource, limit.address)));
+  return { soft: limit.u64(0), hard: limit.u64(2) };
+}
+
+export function trySetrlimit(resource: number, value: ResourceLimit): number {
+  limit.putU64(0, value.soft);
+  limit.putU64(2, value.hard);
+  return outcome(setrlimitCall(resource, limit.address));
+}
+
+/** How many descriptors this process may have, after raising the soft limit to the hard one. */
+export function raiseDescriptorLimit(): number {
+  const { soft, hard } = getrlimit(RLIMIT_NOFILE);
+  if (soft >= hard) return soft;
+  return trySetrlimit(RLIMIT_NOFILE, { soft: hard, hard }) < 0 ? soft : hard;
+}
+
+export const getpid = (): number => getpidCall();
+export const getuid = (): number => getuidCall();
+export const geteuid = (): number => geteuidCall();
+export const getegid = (): number => getegidCall();
+
+export function tryPrctl(option: number, a = 0, b = 0, c = 0, d = 0): number {
+  return outcome(prctlCall(option, a, b, c, d));
+}
+
+/** Become someone else for good: supplementary groups, group, user; all three ids of each. */
+export function setIds(uid: number, gid: number, groups: readonly number[]): void {
+  const list = new Scratch(Math.max(8, groups.length * 4));
+  groups.forEach((group, slot) => (list.u32[slot] = group));
+  orFail(outcome(setgroupsCall(groups.length, list.address)));
+  orFail(outcome(setresgidCall(gid, gid, gid)));
+  orFail(outcome(setresuidCall(uid, uid, uid)));
+}
