@@ -1,0 +1,43 @@
+/** getattr and setattr of a union inode: the real one's, with the union's number and link count. */
+import { S_IFDIR, DT_DIR } from '../../abi/mode.ts';
+import type { Stat } from '../../abi/stat.ts';
+import type { Task } from '../../kernel/task.ts';
+import type { SetAttr } from '../../vfs/inode-operations.ts';
+import { copyUp } from './copy-up.ts';
+import type { UnionInode } from './inode.ts';
+import { readdir } from './readdir.ts';
+
+export function* getattr(inode: UnionInode): Task<Stat> {
+  const stat = yield* inode.real.getattr();
+  return yield* asUnionStat(inode, stat);
+}
+
+/** Turn the real inode's record into the union's. */
+export function* asUnionStat(inode: UnionInode, stat: Stat): Task<Stat> {
+  stat.ino = inode.ino;
+  if (inode.orphan) stat.nlink = inode.branch.writable ? Math.min(stat.nlink, 1) : 0;
+  else if (inode.unionNlink !== undefined) stat.nlink = inode.unionNlink;
+  if (inode.orphan && inode.type === S_IFDIR) stat.nlink = 0;
+  else if (inode.lowers !== undefined && inode.lowers.length > 0) {
+    stat.nlink = 2 + (yield* subdirectoryCount(inode));
+  }
+  // A metacopy file is a hole of the right size: what it takes on disk is what its data takes.
+  if (inode.data !== undefined) stat.blocks = (yield* inode.data.inode.getattr()).blocks;
+  return stat;
+}
+
+/** find(1) trusts a directory's link count, so a merged one is counted, once. */
+function* subdirectoryCount(dir: UnionInode): Task<number> {
+  if (dir.subdirectories === undefined) {
+    let count = 0;
+    for (const entry of yield* readdir(dir)) if (entry.type === DT_DIR) count++;
+    dir.subdirectories = count;
+  }
+  return dir.subdirectories;
+}
+
+export function* setattr(inode: UnionInode, changes: SetAttr): Task<void> {
+  if (changes.size === undefined) yield* copyUp(inode, 'metadata');
+  else yield* copyUp(inode, 'data', changes.size);
+  yield* inode.real.setattr(changes);
+}

@@ -1,0 +1,165 @@
+/**
+ * A branch: one filesystem of the stack, with what the union needs to write there.
+ *
+ * B1. `index` orders branches: 0 is leftmost and wins. It never changes while mounted.
+ * B2. A writable branch has a work directory on the same filesystem: `work/` for what is being made,
+ *     `index/` for the hard-link index. Nothing in `work/` outlives a mount: `openWork` empties it.
+ */
+import { Errno } from '../../abi/errno.ts';
+import { assert } from '../../lib/assert.ts';
+import { hexOf } from '../../lib/latin1.ts';
+import { FsError, errnoOf } from '../../kernel/error.ts';
+import type { Task } from '../../kernel/task.ts';
+import { isDir } from '../../abi/mode.ts';
+import type { Cred, FileSystem, Inode, Name } from '../../vfs/inode-operations.ts';
+import { OPAQUE, WHITEOUT, YES } from './format.ts';
+import type { XattrPrefix } from './format.ts';
+import type { InodeNumbers } from './inode-number.ts';
+
+/** What the composition root gives for each branch, leftmost first. */
+export interface BranchSpec {
+  readonly fs: FileSystem;
+  readonly root: Inode;
+  readonly mode: 'rw' | 'ro';
+  /** A directory on the same filesystem, outside of `root` or hidden in it. Needed by `rw`. */
+  readonly work?: Inode;
+  /** An entry of `root` that is not part of the tree: a work directory that had to be put there. */
+  readonly hidden?: Name;
+  /** For messages. */
+  readonly label: string;
+}
+
+/** What all branches of a stack share. */
+export interface StackFacts {
+  readonly prefix: XattrPrefix;
+  readonly bottomIndex: number;
+  readonly numbers: InodeNumbers;
+}
+
+export const ROOT_CRED: Cred = { uid: 0, gid: 0, umask: 0, pid: 0 };
+
+export class Branch {
+  readonly index: number;
+  readonly fs: FileSystem;
+  readonly root: Inode;
+  readonly writable: boolean;
+  readonly label: string;
+  readonly hidden: Name | undefined;
+  readonly prefix: XattrPrefix;
+  /** Which filesystem its inode numbers belong to: 0 for the first one met, see inode-number.ts. */
+  readonly numberSpace: number;
+  /** Set by `openWork` on a writable branch. */
+  work!: Inode;
+  indexDir!: Inode;
+  uuid: Uint8Array | undefined;
+  /** How whiteouts are made here: found out at mount. */
+  whiteoutForm: 'device' | 'xattr' = 'device';
+  supportsXattr = true;
+  #tempCount = 0;
+
+  /** The rightmost branch's index: nothing lies beneath that one. */
+  readonly bottomIndex: number;
+  readonly numbers: InodeNumbers;
+
+  constructor(spec: BranchSpec, index: number, stack: StackFacts, numberSpace: number) {
+    this.index = index;
+    this.bottomIndex = stack.bottomIndex;
+    this.numbers = stack.numbers;
+    this.fs = spec.fs;
+    this.root = spec.root;
+    this.writable = spec.mode === 'rw';
+    this.label = spec.label;
+    this.hidden = spec.hidden;
+    this.prefix = stack.prefix;
+    this.numberSpace = numberSpace;
+  }
+
+  /** A name in `work/` that no other has. `#` as the kernel names its own. */
+  tempName(): Name {
+    return `#${(this.#tempCount++).toString(16)}` as Name;
+  }
+
+  /** Value of one of the union's own xattrs, undefined where there is none or cannot be one. */
+  *overlayXattr(inode: Inode, name: string): Task<Uint8Array | undefined> {
+    if (!this.supportsXattr || inode.getxattr === undefined) return undefined;
+    try {
+      return yield* inode.getxattr(this.prefix + name);
+    } catch (error) {
+      const errno = errnoOf(error);
+      if (errno !== Errno.EOPNOTSUPP && errno !== Errno.EPERM && errno !== Errno.EACCES) throw error;
+      return undefined;
+    }
+  }
+
+  *setOverlayXattr(inode: Inode, name: string, value: Uint8Array): Task<void> {
+    assert(this.writable, 'overlay xattrs are written on rw branches only');
+    yield* inode.setxattr!(this.prefix + name, value, 0);
+  }
+
+  *removeOverlayXattr(inode: Inode, name: string): Task<void> {
+    try {
+      yield* inode.removexattr!(this.prefix + name);
+    } catch (error) {
+      if (errnoOf(error) !== Errno.ENODATA) throw error;
+    }
+  }
+
+  *isOpaque(inode: Inode): Task<boolean> {
+    const value = yield* this.overlayXattr(inode, OPAQUE);
+    return value !== undefined && value.length === 1 && value[0] === YES[0];
+  }
+
+  *setOpaque(inode: Inode): Task<void> {
+    yield* this.setOverlayXattr(inode, OPAQUE, YES);
+  }
+}
+
+/** Where the origin's handle has no UUID: sixteen zero bytes. */
+export const NO_UUID = new Uint8Array(16);
+
+export const sameUuid = (a: Uint8Array, b: Uint8Array): boolean => hexOf(a) === hexOf(b);
+
+/** `work/` and `index/` under the given directory: made if missing, `work/` emptied. */
+export function* openWork(branch: Branch, base: Inode): Task<void> {
+  branch.work = yield* subdirectory(base, 'work' as Name);
+  branch.indexDir = yield* subdirectory(base, 'index' as Name);
+  yield* emptyDirectory(branch.work);
+}
+
+function* subdirectory(base: Inode, name: Name): Task<Inode> {
+  const present = yield* base.lookup(name);
+  if (present !== undefined) {
+    if (!isDir(present.type)) throw new FsError(Errno.ENOTDIR, `work directory's ${name} is not a directory`);
+    return present;
+  }
+  return yield* base.mkdir(name, 0o700, ROOT_CRED);
+}
+
+/** Remove all that is in a directory, whatever it is: for what only this union can have made. */
+export function* emptyDirectory(dir: Inode): Task<void> {
+  for (const entry of yield* dir.readdir()) {
+    const child = yield* dir.lookup(entry.name);
+    if (child === undefined) continue;
+    if (isDir(child.type)) {
+      yield* emptyDirectory(child);
+      yield* dir.rmdir(entry.name, child);
+    } else {
+      yield* dir.unlink(entry.name, child);
+    }
+    child.forget();
+  }
+}
+
+/** Can this branch hold xattrs of the prefix? Writes and removes one on the work directory. */
+export function* probeXattr(work: Inode, prefix: XattrPrefix): Task<boolean> {
+  if (work.setxattr === undefined || work.removexattr === undefined) return false;
+  try {
+    yield* work.setxattr(prefix + WHITEOUT, YES, 0);
+    yield* work.removexattr(prefix + WHITEOUT);
+    return true;
+  } catch (error) {
+    const errno = errnoOf(error);
+    if (errno !== Errno.EPERM && errno !== Errno.EOPNOTSUPP && errno !== Errno.EACCES) throw error;
+    return false;
+  }
+}

@@ -1,0 +1,278 @@
+/**
+ * Lookup: which branch entries make up one name of a merged directory.
+ *
+ * K1. Leftmost wins; directories merge downwards until a non-directory, a whiteout or an opaque one.
+ * K2. A redirect says under which name (relative: same parents; absolute: from the branches' roots)
+ *     the layers beneath go on. It counts for the branches to the right of the one that carries it.
+ * K3. The same object is found again as the same UnionInode: by name, else by inode number.
+ * cf. fs/overlayfs/namei.c, ovl_lookup
+ */
+import { NAME_MAX } from '../../abi/fcntl.ts';
+import { Errno } from '../../abi/errno.ts';
+import { S_IFDIR, S_IFREG } from '../../abi/mode.ts';
+import type { Stat } from '../../abi/stat.ts';
+import { textOf } from '../../lib/latin1.ts';
+import { fail } from '../../kernel/error.ts';
+import type { Task } from '../../kernel/task.ts';
+import type { Inode, Name } from '../../vfs/inode-operations.ts';
+import { NO_UUID, sameUuid } from './branch.ts';
+import type { Branch } from './branch.ts';
+import { BASE, IMPURE, METACOPY, ORIGIN, REDIRECT, decodeOrigin, inoOfBase, inoOfHandle } from './format.ts';
+import { findIndexed, loadUnionNlink } from './hard-link-index.ts';
+import { UnionInode } from './inode.ts';
+import type { Layer } from './inode.ts';
+import { hidingFacts, isWhiteout } from './whiteout.ts';
+
+/** Errors: ENAMETOOLONG; EINVAL for what is no name. */
+export function checkName(name: Name): void {
+  if (name.length > NAME_MAX) fail(Errno.ENAMETOOLONG);
+  if (name.length === 0 || name === '.' || name === '..' || name.includes('/')) fail(Errno.EINVAL);
+}
+
+export function requireDirectory(inode: UnionInode): void {
+  if (inode.type !== S_IFDIR) fail(Errno.ENOTDIR);
+}
+
+export function* lookup(dir: UnionInode, name: Name): Task<UnionInode | undefined> {
+  checkName(name);
+  requireDirectory(dir);
+  const known = dir.children?.get(name);
+  if (known !== undefined) {
+    known.heldByDoor = true;
+    return known;
+  }
+  const found = yield* resolve(dir, name);
+  if (found === undefined) return undefined;
+  const inode = yield* instantiate(dir, name, found);
+  inode.heldByDoor = true;
+  return inode;
+}
+
+/** What a name of a merged directory is made of. */
+export interface Found {
+  readonly layers: Layer[];
+  /** Where a metacopy file's bytes are. */
+  data: Layer | undefined;
+  redirect: string | undefined;
+}
+
+export function* resolve(dir: UnionInode, name: Name): Task<Found | undefined> {
+  if (dir.orphan) return undefined;
+  const found: Found = { layers: [], data: undefined, redirect: undefined };
+  yield* descend(dir, dir.layers(), 0, name, found);
+  return found.layers.length === 0 ? undefined : found;
+}
+
+/** One name through the directory's layers from number `from` on, as of K1. */
+function* descend(dir: UnionInode, stack: Layer[], from: number, name: Name, found: Found): Task<void> {
+  const branchCount = dir.fs.branches.length;
+  let wanted = name;
+  for (let i = from; i < stack.length; i++) {
+    const { branch, inode } = stack[i]!;
+    if (wanted === branch.hidden && inode === branch.root) continue;
+    const child = yield* inode.lookup(wanted);
+    const bottom = branch.index === branchCount - 1;
+    if (child === undefined) {
+      if (!bottom && !branch.writable && (yield* hidesByDot(branch, inode, wanted))) return;
+      continue;
+    }
+    if (!(yield* accept(branch, inode, child, found))) return;
+    if (bottom) return;
+    const redirect = yield* redirectOf(branch, child, found);
+    if (redirect?.startsWith('/')) {
+      yield* descendByPath(dir, branch.index + 1, redirect, found);
+      return;
+    }
+    if (redirect !== undefined) wanted = redirect as Name;
+    if (i + 1 < stack.length && child.type === S_IFDIR && (yield* hidesAll(branch, child))) return;
+  }
+}
+
+/** Take a branch entry into what was found. False: nothing beneath it counts. */
+function* accept(branch: Branch, dir: Inode, child: Inode, found: Found): Task<boolean> {
+  if (yield* isWhiteout(branch, dir, child)) {
+    child.forget();
+    return false;
+  }
+  const first = found.layers[0];
+  if (first === undefined) {
+    found.layers.push({ branch, inode: child });
+    if (child.type === S_IFDIR) return true;
+    return child.type === S_IFREG && (yield* isMetacopy(branch, dir, child));
+  }
+  if (first.inode.type === S_IFREG) return yield* acceptData(branch, dir, child, found);
+  if (child.type !== S_IFDIR) {
+    child.forget();
+    return false;
+  }
+  found.layers.push({ branch, inode: child });
+  return true;
+}
+
+/** Beneath a metacopy file: a file with data ends the search, another metacopy goes on. */
+function* acceptData(branch: Branch, dir: Inode, child: Inode, found: Found): Task<boolean> {
+  if (child.type === S_IFREG && !(yield* isMetacopy(branch, dir, child))) {
+    found.data = { branch, inode: child };
+    return false;
+  }
+  child.forget();
+  return child.type === S_IFREG;
+}
+
+function* isMetacopy(branch: Branch, dir: Inode, child: Inode): Task<boolean> {
+  if (branch.index === branch.bottomIndex) return false;
+  if (branch.writable && !(yield* isImpure(branch, dir))) return false;
+  return (yield* branch.overlayXattr(child, METACOPY)) !== undefined;
+}
+
+function* redirectOf(branch: Branch, child: Inode, found: Found): Task<string | undefined> {
+  const value = yield* branch.overlayXattr(child, REDIRECT);
+  if (value === undefined || value.length === 0) return undefined;
+  const redirect = textOf(value);
+  if (found.layers.length === 1) found.redirect = redirect;
+  return redirect;
+}
+
+function* hidesByDot(branch: Branch, dir: Inode, name: Name): Task<boolean> {
+  return (yield* hidingFacts(branch, dir)).dotNames?.has(name) ?? false;
+}
+
+function* hidesAll(branch: Branch, dir: Inode): Task<boolean> {
+  if (yield* branch.isOpaque(dir)) return true;
+  return !branch.writable && (yield* hidingFacts(branch, dir)).dotOpaque;
+}
+
+/** After an absolute redirect: the path from the root of every branch to the right. */
+function* descendByPath(dir: UnionInode, fromBranch: number, path: string, found: Found): Task<void> {
+  const components = path.split('/').filter((component) => component.length > 0) as Name[];
+  const name = components.pop();
+  if (name === undefined) return;
+  const stack: Layer[] = [];
+  for (const branch of dir.fs.branches.slice(fromBranch)) {
+    const parent = yield* walk(branch, components);
+    if (parent === 'hidden') break;
+    if (parent !== undefined) stack.push({ branch, inode: parent });
+  }
+  yield* descend(dir, stack, 0, name, found);
+  for (const layer of stack) if (layer.inode !== layer.branch.root) layer.inode.forget();
+}
+
+function* walk(branch: Branch, components: readonly Name[]): Task<Inode | 'hidden' | undefined> {
+  let inode = branch.root;
+  for (const component of components) {
+    const child: Inode | undefined = yield* inode.lookup(component);
+    if (child === undefined) return undefined;
+    if (child.type !== S_IFDIR) return 'hidden';
+    inode = child;
+  }
+  return inode;
+}
+
+// Whether a writable branch's directory holds entries with an origin, kept with the branch's inode.
+const impurity = new WeakMap<Inode, boolean>();
+
+/** Must be true before an entry with an origin is put into the directory. */
+export function* markImpure(branch: Branch, dir: Inode): Task<void> {
+  if (yield* isImpure(branch, dir)) return;
+  yield* branch.setOverlayXattr(dir, IMPURE, new Uint8Array([0x79]));
+  impurity.set(dir, true);
+}
+
+export function* isImpure(branch: Branch, dir: Inode): Task<boolean> {
+  let known = impurity.get(dir);
+  if (known === undefined) {
+    // The root is never marked by the kernel where it was given by hand: ask its entries always.
+    known = dir === branch.root || (yield* branch.overlayXattr(dir, IMPURE)) !== undefined;
+    impurity.set(dir, known);
+  }
+  return known;
+}
+
+/** Make, or find again, the union inode of what `resolve` found, and enter it under the name. */
+export function* instantiate(dir: UnionInode, name: Name, found: Found): Task<UnionInode> {
+  const fs = dir.fs;
+  const [top, ...lowers] = found.layers as [Layer, ...Layer[]];
+  const stat = yield* top.inode.getattr();
+  const parentLayer = dir.layerOn(top.branch);
+  const indexed = yield* findIndexed(fs, top, stat);
+  const number = indexed?.number ?? (yield* numberOf(dir, top, stat, parentLayer));
+  const known = fs.inodes.get(number);
+  if (known !== undefined && (yield* isSame(known, top, stat, indexed !== undefined))) {
+    forgetAll(found);
+    enterAlias(dir, name, known);
+    return known;
+  }
+  const ino = known === undefined ? number : freeNumber(dir, top, stat);
+  const real = indexed?.layer ?? top;
+  const inode = new UnionInode(fs, ino, real.branch, real.inode, dir, name);
+  if (inode.isDirectory) inode.lowers = lowers;
+  inode.data = indexed?.data ?? found.data;
+  inode.redirect = found.redirect;
+  inode.redirected = found.redirect !== undefined || dir.redirected;
+  inode.indexName = indexed?.indexName;
+  yield* loadUnionNlink(inode, stat);
+  fs.inodes.set(ino, inode);
+  fs.attach(dir, name, inode);
+  return inode;
+}
+
+/** A further name of a known object. */
+export function enterAlias(dir: UnionInode, name: Name, inode: UnionInode): void {
+  if (dir.children?.get(name) === inode) return;
+  dir.fs.attach(dir, name, inode);
+  if (inode.parent === undefined) {
+    inode.parent = dir;
+    inode.name = name;
+    inode.orphan = false;
+    return;
+  }
+  (inode.aliases ??= []).push({ parent: dir, name });
+}
+
+function forgetAll(found: Found): void {
+  for (const layer of found.layers) layer.inode.forget();
+  found.data?.inode.forget();
+}
+
+/** Is the known object with this number what was found, or another one with the same origin? */
+function* isSame(known: UnionInode, top: Layer, stat: Stat, indexed: boolean): Task<boolean> {
+  if (indexed || !top.branch.writable) return known.type === top.inode.type && known.type !== S_IFDIR;
+  if (known.branch !== top.branch || known.type !== top.inode.type) return false;
+  if (known.type === S_IFDIR) return false;
+  return (yield* known.real.getattr()).ino === stat.ino;
+}
+
+/** The number of the origin if it has one that can be told, else its own (inode-number.ts, N1). */
+function* numberOf(dir: UnionInode, top: Layer, stat: Stat, parent: Inode | undefined): Task<number> {
+  const { fs } = dir;
+  const own = fs.numbers.of(top.branch.numberSpace, stat.ino);
+  if (!top.branch.writable || parent === undefined) return own;
+  if (!(yield* isImpure(top.branch, parent))) return own;
+  return (yield* originNumber(fs.branches, top)) ?? own;
+}
+
+export function* originNumber(branches: readonly Branch[], layer: Layer): Task<number | undefined> {
+  const record = yield* layer.branch.overlayXattr(layer.inode, ORIGIN);
+  if (record === undefined) return undefined;
+  const { numbers } = layer.branch;
+  const handle = decodeOrigin(record);
+  const beneath = branches.slice(layer.branch.index + 1);
+  const first = beneath[0];
+  if (first === undefined) return undefined;
+  if (handle !== undefined) {
+    const branch = sameUuid(handle.uuid, NO_UUID)
+      ? first
+      : beneath.find((b) => b.uuid !== undefined && sameUuid(b.uuid, handle.uuid));
+    const ino = inoOfHandle(handle);
+    if (branch !== undefined && ino !== undefined) return numbers.of(branch.numberSpace, ino);
+  }
+  const base = yield* layer.branch.overlayXattr(layer.inode, BASE);
+  const ino = base === undefined ? undefined : inoOfBase(base);
+  return ino === undefined ? undefined : numbers.of(first.numberSpace, ino);
+}
+
+/** Two copies of one origin (hard links split without an index): the later one keeps its own number. */
+function freeNumber(dir: UnionInode, top: Layer, stat: Stat): number {
+  const own = dir.fs.numbers.of(top.branch.numberSpace, stat.ino);
+  return dir.fs.inodes.has(own) ? dir.fs.numbers.fresh() : own;
+}

@@ -1,0 +1,136 @@
+/**
+ * unlink and rmdir: take the name away on the writable branch, and white it out if it would show again.
+ *
+ * R1. One host operation makes the name disappear: an unlink, a whiteout put where nothing was, or a
+ *     whiteout from `work/` renamed over (or exchanged with) what is there.
+ * R2. A directory goes only if nothing in it is visible; whiteouts in it go with it.
+ * R3. The object lives on while the door holds it (contract V4), as an orphan if that was its last name.
+ */
+import { Errno } from '../../abi/errno.ts';
+import { RENAME_EXCHANGE } from '../../abi/fcntl.ts';
+import { S_IFDIR } from '../../abi/mode.ts';
+import { errnoOf, fail } from '../../kernel/error.ts';
+import type { Task } from '../../kernel/task.ts';
+import type { Inode, Name } from '../../vfs/inode-operations.ts';
+import { emptyDirectory } from './branch.ts';
+import type { Branch } from './branch.ts';
+import { copyUp, ensureLayer, settleCopyUp } from './copy-up.ts';
+import { firstSaying } from './create.ts';
+import { setUnionNlink } from './hard-link-index.ts';
+import { asUnionInode } from './inode.ts';
+import type { UnionInode } from './inode.ts';
+import { checkName, requireDirectory } from './lookup.ts';
+import { isLogicallyEmpty } from './readdir.ts';
+import { allowXattrWhiteouts, placeWhiteout, whiteoutInWork } from './whiteout.ts';
+
+export function* unlink(dir: UnionInode, name: Name, victim: Inode): Task<void> {
+  const file = yield* checkVictim(dir, name, victim);
+  if (file.type === S_IFDIR) fail(Errno.EISDIR);
+  yield* settleCopyUp(file);
+  if (!file.branch.writable && (yield* file.real.getattr()).nlink > 1) {
+    // The count of what stays must be kept somewhere: on an indexed copy (hard-link-index.ts, X2).
+    if (dir.fs.readOnly) fail(Errno.EROFS);
+    yield* copyUp(file, 'metadata');
+  }
+  const count = file.unionNlink;
+  yield* removeName(dir, name, file);
+  dropAlias(dir, name, file);
+  if (count !== undefined) yield* setUnionNlink(file, count - 1);
+  if (file.parent === undefined) yield* noteOrphan(file);
+}
+
+export function* rmdir(dir: UnionInode, name: Name, victim: Inode): Task<void> {
+  const removed = yield* checkVictim(dir, name, victim);
+  requireDirectory(removed);
+  if (!(yield* isLogicallyEmpty(removed))) fail(Errno.ENOTEMPTY);
+  yield* removeName(dir, name, removed);
+  dropAlias(dir, name, removed);
+  removed.orphan = true;
+  if (dir.subdirectories !== undefined) dir.subdirectories--;
+}
+
+function* checkVictim(dir: UnionInode, name: Name, victim: Inode): Task<UnionInode> {
+  checkName(name);
+  requireDirectory(dir);
+  const inode = asUnionInode(dir.fs, victim);
+  if (dir.orphan) fail(Errno.ENOENT);
+  const present = dir.children?.get(name) ?? (yield* dir.lookup(name));
+  if (present !== inode) fail(Errno.ENOENT);
+  return inode;
+}
+
+/** Make the name disappear from the merged directory (R1). */
+function* removeName(dir: UnionInode, name: Name, victim: UnionInode): Task<void> {
+  const said = yield* firstSaying(dir, name, 0);
+  if (said?.child === undefined) fail(Errno.ENOENT);
+  const { branch, inode: layer } = said.layer;
+  if (said.child !== victim.real) said.child.forget();
+  if (!branch.writable) {
+    const target = dir.fs.branches.findLast((b) => b.writable && b.index < branch.index);
+    if (target === undefined) fail(Errno.EROFS);
+    yield* placeWhiteout(target, yield* ensureLayer(dir, target), name); // COMMIT POINT
+    dir.fs.counters.whiteouts++;
+    return;
+  }
+  const beneath = yield* firstSaying(dir, name, branch.index + 1);
+  beneath?.child?.forget();
+  if (beneath?.child !== undefined) yield* coverWithWhiteout(dir, branch, layer, name, victim);
+  else if (victim.isDirectory) yield* removeDirectory(branch, layer, name, victim);
+  else yield* layer.unlink(name, victim.real); // COMMIT POINT
+}
+
+/** Replace an entry by a whiteout. A directory cannot be renamed over: exchange, then clear it away. */
+export function* coverWithWhiteout(
+  dir: UnionInode, branch: Branch, layer: Inode, name: Name, victim: UnionInode,
+): Task<void> {
+  yield* allowXattrWhiteouts(branch, layer);
+  const whiteout = yield* whiteoutInWork(branch);
+  const flags = victim.isDirectory ? RENAME_EXCHANGE : 0;
+  try {
+    yield* branch.work.rename(whiteout.name, whiteout.inode, layer, name, victim.real, flags); // COMMIT POINT
+  } catch (error) {
+    yield* branch.work.unlink(whiteout.name, whiteout.inode);
+    throw error;
+  }
+  whiteout.inode.forget();
+  dir.fs.counters.whiteouts++;
+  if (victim.isDirectory) yield* clearAway(branch, whiteout.name, victim.real);
+}
+
+/** A directory with nothing beneath it, perhaps with whiteouts in it. */
+function* removeDirectory(branch: Branch, layer: Inode, name: Name, victim: UnionInode): Task<void> {
+  try {
+    yield* layer.rmdir(name, victim.real); // COMMIT POINT
+  } catch (error) {
+    if (errnoOf(error) !== Errno.ENOTEMPTY) throw error;
+    const temp = branch.tempName();
+    yield* layer.rename(name, victim.real, branch.work, temp, undefined, 0); // COMMIT POINT
+    yield* clearAway(branch, temp, victim.real);
+  }
+}
+
+/** Remove a directory in `work/` with the whiteouts that are in it. */
+function* clearAway(branch: Branch, temp: Name, dir: Inode): Task<void> {
+  yield* emptyDirectory(dir);
+  yield* branch.work.rmdir(temp, dir);
+}
+
+/** The name is gone: forget that it was one of the object's. */
+export function dropAlias(dir: UnionInode, name: Name, inode: UnionInode): void {
+  dir.fs.detach(dir, name, inode);
+  if (inode.parent === dir && inode.name === name) {
+    const next = inode.aliases?.shift();
+    inode.parent = next?.parent;
+    inode.name = next?.name ?? inode.name;
+  } else {
+    inode.aliases = inode.aliases?.filter((alias) => alias.parent !== dir || alias.name !== name);
+  }
+  if (inode.aliases?.length === 0) inode.aliases = undefined;
+}
+
+/** No known name is left. Is it gone, or are there names that nobody has looked up? */
+export function* noteOrphan(file: UnionInode): Task<void> {
+  if (file.unionNlink !== undefined) file.orphan = file.unionNlink <= 0;
+  else if (!file.branch.writable) file.orphan = true;
+  else file.orphan = (yield* file.real.getattr()).nlink === 0;
+}

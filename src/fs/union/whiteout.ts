@@ -1,0 +1,122 @@
+/**
+ * Whiteouts: how a union says "deleted" on a writable branch.
+ *
+ * W1. A whiteout is visible to no caller: not in readdir, not in lookup, not in stat.
+ * W2. A directory that takes the place of a whiteout is opaque before it is visible under its name.
+ * W3. A whiteout appears in one host operation: it replaces what it hides, or it is put where nothing was.
+ * Here: recognising and making. Who needs one decides in remove.ts and rename.ts. Left out: removing
+ * whiteouts whose lower has vanished. cf. fs/overlayfs/dir.c, ovl_whiteout
+ */
+import { Errno } from '../../abi/errno.ts';
+import { S_IFCHR, S_IFREG, DT_CHR, DT_REG, DT_UNKNOWN, isChr } from '../../abi/mode.ts';
+import type { Task } from '../../kernel/task.ts';
+import { errnoOf } from '../../kernel/error.ts';
+import type { DirEntry, Inode, Name } from '../../vfs/inode-operations.ts';
+import { ROOT_CRED } from './branch.ts';
+import type { Branch } from './branch.ts';
+import { OPAQUE, WHITEOUT, WH_OPAQUE, WH_PREFIX, YES } from './format.ts';
+import { bytesOf } from '../../lib/latin1.ts';
+
+const XATTR_WHITEOUTS_INSIDE = bytesOf('x');
+
+/** What is known of a directory of a branch that may hide things beneath: read once. */
+interface HidingFacts {
+  /** `opaque` is `x`: regular files in it may be whiteouts. */
+  readonly xattrWhiteouts: boolean;
+  /** Names hidden by a `.wh.` file, on read-only branches. */
+  readonly dotNames: ReadonlySet<string> | undefined;
+  readonly dotOpaque: boolean;
+}
+
+const facts = new WeakMap<Inode, HidingFacts>();
+
+export function* hidingFacts(branch: Branch, dir: Inode): Task<HidingFacts> {
+  const known = facts.get(dir);
+  if (known !== undefined) return known;
+  const opaque = yield* branch.overlayXattr(dir, OPAQUE);
+  const dotNames = branch.writable ? undefined : yield* dotWhiteouts(dir);
+  const read: HidingFacts = {
+    xattrWhiteouts: opaque?.length === 1 && opaque[0] === XATTR_WHITEOUTS_INSIDE[0],
+    dotNames: dotNames !== undefined && dotNames.size > 0 ? dotNames : undefined,
+    dotOpaque: dotNames?.has(WH_OPAQUE.slice(WH_PREFIX.length)) ?? false,
+  };
+  facts.set(dir, read);
+  return read;
+}
+
+function* dotWhiteouts(dir: Inode): Task<Set<string>> {
+  const names = new Set<string>();
+  for (const entry of yield* dir.readdir()) {
+    if (entry.name.startsWith(WH_PREFIX)) names.add(entry.name.slice(WH_PREFIX.length));
+  }
+  return names;
+}
+
+/** Forget what was read of a directory: it changed beneath, or we made it hide by xattr. */
+export function dropHidingFacts(dir: Inode): void {
+  facts.delete(dir);
+}
+
+/** Is this entry of a branch directory a whiteout? `child` is what its name gave. */
+export function* isWhiteout(branch: Branch, dir: Inode, child: Inode): Task<boolean> {
+  if (isChr(child.type)) {
+    const stat = yield* child.getattr();
+    return stat.rdevMajor === 0 && stat.rdevMinor === 0;
+  }
+  if (child.type !== S_IFREG) return false;
+  if (!(yield* hidingFacts(branch, dir)).xattrWhiteouts) return false;
+  return (yield* branch.overlayXattr(child, WHITEOUT)) !== undefined;
+}
+
+/** The same for an entry of a listing, with a lookup only where its type allows a whiteout. */
+export function* isWhiteoutEntry(branch: Branch, dir: Inode, entry: DirEntry): Task<boolean> {
+  if (entry.type !== DT_CHR && entry.type !== DT_REG && entry.type !== DT_UNKNOWN) return false;
+  if (entry.type === DT_REG && !(yield* hidingFacts(branch, dir)).xattrWhiteouts) return false;
+  const child = yield* dir.lookup(entry.name);
+  if (child === undefined) return false;
+  const answer = yield* isWhiteout(branch, dir, child);
+  child.forget();
+  return answer;
+}
+
+/** Find out at mount which form the branch takes. */
+export function* prepareWhiteouts(branch: Branch): Task<void> {
+  const name = branch.tempName();
+  try {
+    const made = yield* branch.work.mknod(name, S_IFCHR, 0, 0, ROOT_CRED);
+    yield* branch.work.unlink(name, made);
+    made.forget();
+  } catch (error) {
+    const errno = errnoOf(error);
+    if (errno !== Errno.EPERM && errno !== Errno.EOPNOTSUPP && errno !== Errno.EINVAL) throw error;
+    branch.whiteoutForm = 'xattr';
+  }
+}
+
+/** A whiteout under a fresh name in `work/`, ready to be renamed into place. */
+export function* whiteoutInWork(branch: Branch): Task<{ name: Name; inode: Inode }> {
+  const name = branch.tempName();
+  return { name, inode: yield* makeWhiteout(branch, branch.work, name) };
+}
+
+/** Put a whiteout where nothing is on that branch. The commit point of hiding a lower entry. */
+export function* placeWhiteout(branch: Branch, dir: Inode, name: Name): Task<void> {
+  if (branch.whiteoutForm === 'xattr') yield* allowXattrWhiteouts(branch, dir);
+  const made = yield* makeWhiteout(branch, dir, name);
+  made.forget();
+}
+
+/** Before the first xattr whiteout of a directory: it must say that it holds some. */
+export function* allowXattrWhiteouts(branch: Branch, dir: Inode): Task<void> {
+  if (branch.whiteoutForm !== 'xattr') return;
+  if ((yield* branch.overlayXattr(dir, OPAQUE)) !== undefined) return;
+  yield* branch.setOverlayXattr(dir, OPAQUE, XATTR_WHITEOUTS_INSIDE);
+  dropHidingFacts(dir);
+}
+
+function* makeWhiteout(branch: Branch, dir: Inode, name: Name): Task<Inode> {
+  if (branch.whiteoutForm === 'device') return yield* dir.mknod(name, S_IFCHR, 0, 0, ROOT_CRED);
+  const inode = yield* dir.create(name, 0, ROOT_CRED);
+  yield* branch.setOverlayXattr(inode, WHITEOUT, YES);
+  return inode;
+}
