@@ -7,28 +7,15 @@
  * A mutex belongs to a class; lockdep (lockdep.ts) learns the order of classes when it is on.
  */
 import { assert } from '../../lib/assert.ts';
-import type { Task, Wait } from '../task.ts';
+import type { Task } from '../task.ts';
+import { WaitQueue } from '../wait-queue.ts';
 import { lockAcquired, lockReleased, lockWanted } from './lockdep.ts';
 import type { LockClass, LockOwner } from './lockdep.ts';
-
-class MutexWait implements Wait {
-  readonly what: string;
-  resume: (() => void) | undefined;
-  constructor(what: string) {
-    this.what = what;
-  }
-  block(): boolean {
-    return false; // The holder is a parked task of this very thread: blocking would never end.
-  }
-  park(resume: () => void): void {
-    this.resume = resume;
-  }
-}
 
 export class Mutex {
   readonly lockClass: LockClass;
   #held = false;
-  #sleepers: MutexWait[] | undefined;
+  #sleepers: WaitQueue | undefined;
 
   constructor(lockClass: LockClass) {
     this.lockClass = lockClass;
@@ -42,9 +29,7 @@ export class Mutex {
   *lock(owner: LockOwner): Task<MutexGuard> {
     lockWanted(owner, this.lockClass);
     if (this.#held) {
-      const wait = new MutexWait(`mutex ${this.lockClass.name}`);
-      (this.#sleepers ??= []).push(wait);
-      yield wait;
+      yield (this.#sleepers ??= new WaitQueue(`mutex ${this.lockClass.name}`)).sleep();
       assert(this.#held, 'a mutex is handed over held');
     }
     this.#held = true;
@@ -56,13 +41,8 @@ export class Mutex {
   releaseLocked(owner: LockOwner): void {
     assert(this.#held, 'a mutex that is released is held');
     lockReleased(owner, this.lockClass);
-    const next = this.#sleepers?.shift();
-    if (next === undefined) {
-      this.#held = false;
-      return;
-    }
-    assert(next.resume !== undefined, 'a sleeper is parked');
-    next.resume();
+    // Handed over held (M2): the flag changes only if nobody waits.
+    if (this.#sleepers?.wakeOne() !== true) this.#held = false;
   }
 }
 
