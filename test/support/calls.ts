@@ -37,6 +37,7 @@ const cFchmod = libc.func('int fchmod(int fd, int mode)');
 const cLchown = libc.func('int lchown(const uint8_t *path, uint32_t uid, uint32_t gid)');
 const cFchown = libc.func('int fchown(int fd, uint32_t uid, uint32_t gid)');
 const cUtimens = libc.func('int utimensat(int d, const uint8_t *path, const void *times, int flags)');
+const cFutimens = libc.func('int futimens(int fd, const void *times)');
 const cTruncate = libc.func('int truncate(const uint8_t *path, int64_t size)');
 const cFtruncate = libc.func('int ftruncate(int fd, int64_t size)');
 const cSetxattr = libc.func('int lsetxattr(const uint8_t *p, const uint8_t *n, const void *v, size_t s, int f)');
@@ -246,12 +247,26 @@ function walk(root: string, path: string, out: TreeEntry[], hashMax: number): vo
 
 const maps = new Map<number, { address: number; length: number }>();
 let nextMap = 1;
+const descriptors = new Set<number>();
 
 /** Every call by name. All throw `{ errno }`. */
 export const calls = {
-  open: (path: string, flags: number, mode = 0o666): number =>
-    check(cOpen(AT_FDCWD, z(path), flags | 0o2000000, mode)),
-  close: (fd: number): number => check(cClose(fd)),
+  open(path: string, flags: number, mode = 0o666): number {
+    const fd = check(cOpen(AT_FDCWD, z(path), flags | 0o2000000, mode));
+    descriptors.add(fd);
+    return fd;
+  },
+  close(fd: number): number {
+    descriptors.delete(fd);
+    return check(cClose(fd));
+  },
+  /** Every descriptor and map that is left, so that a tree can be unmounted. */
+  closeAll(): number {
+    for (const map of [...maps.keys()]) calls.munmap(map);
+    for (const fd of [...descriptors]) cClose(fd);
+    descriptors.clear();
+    return 0;
+  },
   pread(fd: number, length: number, position: number): string {
     const buffer = Buffer.alloc(length);
     return buffer.toString('latin1', 0, check(cPread(fd, buffer, length, position)));
@@ -297,7 +312,7 @@ export const calls = {
   utimens: (path: string, atimeNs: string | null, mtimeNs: string | null): number =>
     check(cUtimens(AT_FDCWD, z(path), timespecs(atimeNs, mtimeNs), 0x100)),
   futimens: (fd: number, atimeNs: string | null, mtimeNs: string | null): number =>
-    check(cUtimens(fd, null, timespecs(atimeNs, mtimeNs), 0)),
+    check(cFutimens(fd, timespecs(atimeNs, mtimeNs))),
   truncate: (path: string, size: number): number => check(cTruncate(z(path), size)),
   ftruncate: (fd: number, size: number): number => check(cFtruncate(fd, size)),
   /** Values are latin1 text, except where a name ends in `Hex`. */

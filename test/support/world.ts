@@ -195,6 +195,7 @@ export class World {
     const mounted = this.#mounted;
     if (mounted === undefined) return;
     this.#mounted = undefined;
+    await this.caller.do('closeAll');
     if (mounted.kind === 'overlay') await runOk('umount', [this.mountpoint]);
     if (mounted.kind === 'palimpsest') {
       const result = await palimpsest(['umount', this.mountpoint], { cwd: '/', limitMs: 120_000 });
