@@ -79,6 +79,13 @@ export interface Inode {
   readonly fs: FileSystem;
   /** The S_IFMT bits of the mode: fixed for life. */
   readonly type: number;
+  /**
+   * The door's own: where its table keeps this inode, below zero if it does not. Nobody else reads
+   * or writes it. A class does well to declare it (`doorNode = -1`), so that it costs no new shape.
+   */
+  doorNode?: number;
+  /** Directories: the inode number of the parent, for `..` in listings, where the filesystem knows it. */
+  readonly parentIno?: number | undefined;
 
   /** Errors: EIO. */
   getattr(): Task<Stat>;
@@ -173,6 +180,29 @@ export interface Inode {
   forget(): void;
 }
 
+/** What somebody else did to a watched directory of a branch. */
+export type BeneathChange =
+  | { kind: 'entry'; dir: Inode; name: Name } // A name came, went, or now means something else.
+  | { kind: 'content'; dir: Inode; name: Name } // The named object's data or attributes changed.
+  | { kind: 'self'; dir: Inode } // The directory's own attributes changed, or it went away.
+  | { kind: 'overflow' }; // Changes were lost: anything may have changed.
+
+/** Tells of changes made beneath, by others than us. */
+export interface ChangeSource {
+  /** Readable when there is something to `drain`; for poll(2). */
+  readonly fd: number;
+  /** Tell of changes to this directory's entries from now on. False: no more can be watched. */
+  watch(dir: Inode): boolean;
+  unwatch(dir: Inode): void;
+  drain(): BeneathChange[];
+}
+
+/** What a filesystem that sees changes beneath asks of its door: drop what the kernel caches. */
+export interface CacheInvalidation {
+  entry(parent: Inode, name: Name): void;
+  inode(inode: Inode): void;
+}
+
 /** A superblock: one mounted instance of a filesystem. */
 export interface FileSystem {
   /** For messages: `host:/srv/base`, `union`. */
@@ -182,6 +212,10 @@ export interface FileSystem {
   statfs(): Task<StatFs>;
   /** The inode of a handle that `exportHandle` gave, or undefined if it is gone or may not be decoded. */
   decodeHandle?(handle: FileHandle): Task<Inode | undefined>;
+  /** Changes made beneath, where the filesystem can be told of them. */
+  readonly changes?: ChangeSource;
+  /** False: what was looked up may change unnoticed, so a door may cache it for a second only. */
+  readonly coherent?: boolean;
   /** Everything accepted so far is on stable storage. */
   syncfs(): Task<void>;
   /** Flush, close all. Not used again. */

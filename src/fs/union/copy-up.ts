@@ -175,6 +175,7 @@ function* linkUp(inode: UnionInode, dir: UnionInode | undefined, name: Name): Ta
 function publish(ctx: CopyUp, copy: Inode): void {
   const { inode } = ctx;
   const lower = { branch: inode.branch, inode: inode.real };
+  if (inode.disowned) replaceSuccessor(inode);
   inode.real = copy;
   inode.branch = ctx.branch;
   if (inode.type !== S_IFREG) lower.inode.forget();
@@ -184,6 +185,15 @@ function publish(ctx: CopyUp, copy: Inode): void {
     if (inode.data !== undefined) lower.inode.forget();
     inode.data = undefined;
   }
+}
+
+/** One that changed beneath and was replaced is written after all: whoever replaced it shows a lower that is now hidden. */
+function replaceSuccessor(inode: UnionInode): void {
+  const { fs, parent, name } = inode;
+  const successor = parent?.children?.get(name);
+  if (parent === undefined || successor === undefined || successor === inode) return;
+  fs.disown(parent, name, successor);
+  fs.beneath.invalidation?.entry(parent, name);
 }
 
 /** The whole copy under a temporary name in `work/`; on failure the name is gone again. */

@@ -70,6 +70,10 @@ export class UnionInode implements Inode {
   /** How many entries of `children` maps, names and lookups of the door keep it alive. */
   childCount = 0;
   heldByDoor = false;
+  /** Its read-only layers are watched (beneath.ts). */
+  watched = false;
+  /** Replaced by another inode because it changed beneath (beneath.ts, H2). */
+  disowned = false;
   #copyUpLock: Mutex | undefined;
   /** For the door: its node id, see fuse/node-table.ts. */
   declare doorNode?: number;

@@ -41,6 +41,7 @@ export function* lookup(dir: UnionInode, name: Name): Task<UnionInode | undefine
     known.heldByDoor = true;
     return known;
   }
+  dir.fs.beneath.watch(dir);
   const found = yield* resolve(dir, name);
   if (found === undefined) return undefined;
   const inode = yield* instantiate(dir, name, found);

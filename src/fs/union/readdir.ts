@@ -10,6 +10,7 @@ import { hidingFacts, isWhiteoutEntry } from './whiteout.ts';
 export function* readdir(dir: UnionInode): Task<DirEntry[]> {
   requireDirectory(dir);
   if (dir.orphan) return [];
+  dir.fs.beneath.watch(dir);
   const layers = dir.layers();
   if (layers.length === 1) return yield* listLayer(dir, layers[0]!, undefined);
   const names = new Set<Name>();

@@ -178,6 +178,7 @@ function* hollow(branch: Branch, dir: UnionInode): Task<void> {
   if (dir.branch !== branch) return;
   const inside = yield* dir.real.readdir();
   if (inside.length === 0) return;
+  dir.fs.beneath.unwatch(dir);
   if (dir.lowers!.length > 0) yield* branch.setOpaque(dir.real);
   dir.lowers = [];
   yield* emptyDirectory(dir.real);

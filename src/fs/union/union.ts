@@ -14,6 +14,7 @@ import type { Task } from '../../kernel/task.ts';
 import type { FileSystem, Inode, Name } from '../../vfs/inode-operations.ts';
 import { Branch, openWork, probeXattr } from './branch.ts';
 import type { BranchSpec } from './branch.ts';
+import { BeneathWatch } from './beneath.ts';
 import type { XattrPrefix } from './format.ts';
 import { InodeNumbers } from './inode-number.ts';
 import { UnionInode } from './inode.ts';
@@ -35,6 +36,7 @@ export class UnionFs implements FileSystem {
   readonly root: UnionInode;
   /** Every known object by its number (U5). */
   readonly inodes = new Map<number, UnionInode>();
+  readonly beneath: BeneathWatch;
   /** Counters, for `status`. */
   readonly counters = { copyUps: 0, copyUpBytes: 0, metadataCopyUps: 0, whiteouts: 0 };
 
@@ -48,6 +50,12 @@ export class UnionFs implements FileSystem {
     this.root.lowers = lowers;
     this.root.heldByDoor = true;
     this.inodes.set(root.ino, this.root);
+    this.beneath = new BeneathWatch(this);
+  }
+
+  /** False where changes beneath could go unnoticed (beneath.ts, H4). */
+  get coherent(): boolean {
+    return this.beneath.coherent;
   }
 
   get readOnly(): boolean {
@@ -90,11 +98,23 @@ export class UnionFs implements FileSystem {
       if (parent !== undefined) this.detach(parent, inode.name, inode);
       inode.parent = undefined;
       inode.aliases = undefined;
+      this.beneath.unwatch(inode);
       inode.real.forget();
       for (const layer of inode.lowers ?? []) layer.inode.forget();
       inode.data?.inode.forget();
       inode = parent;
     }
+  }
+
+  /**
+   * The name means something else now, or its object changed beneath: the next lookup makes a new
+   * inode. The old one serves those who hold it, under its old name.
+   */
+  disown(dir: UnionInode, name: Name, child: UnionInode): void {
+    this.detach(dir, name, child);
+    if (this.inodes.get(child.ino) === child) this.inodes.delete(child.ino);
+    child.disowned = true;
+    this.release(child);
   }
 
   /** Enter a name into the directory's known entries. */
