@@ -49,6 +49,12 @@ export interface Change {
   /** sha256, hex; regular files only, with `digest: true`. */
   digest?: string;
   oldDigest?: string;
+  /** Only the time of modification differs (X, with `mtime: true`). */
+  timesOnly?: boolean;
+  /** Where in the upper a deletion is said, or, by an opaque directory, would be. Never printed. */
+  upperPath?: string;
+  /** An opaque directory says the deletion. Never printed. */
+  hidden?: boolean;
   /** Where to read the contents: for patches and commits, never printed. */
   readonly newNode?: ViewNode;
   readonly oldNode?: ViewNode;
