@@ -1,6 +1,6 @@
 /**
- * Owner, mode and times: fchownat, fchmodat2, fchmod, utimensat. By name without following it, or by
- * any descriptor, O_PATH ones too.
+ * Owner, mode and times: fchownat, fchmodat2, utimensat. Of a name, which is not followed, or of what
+ * the descriptor itself means where the name is '': O_PATH ones too.
  */
 import { AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW, O_NOFOLLOW, O_PATH } from '../abi/fcntl.ts';
 import { Errno } from '../abi/errno.ts';
@@ -29,39 +29,31 @@ const times = new Scratch(32);
 /** False once the kernel has said that it does not know fchmodat2 (before Linux 6.6). */
 let hasFchmodat2 = true;
 
+/** Make this module take the way of kernels before 6.6, or let it find out again. For tests. */
+export function pretendNoFchmodat2(pretend: boolean): void {
+  hasFchmodat2 = !pretend;
+}
+
+const atFlags = (name: string): number => (name === '' ? AT_EMPTY_PATH : AT_SYMLINK_NOFOLLOW);
+
 /** 0 or -errno. KEEP_OWNER keeps. */
 export function tryFchownat(dir: number, name: string, uid: number, gid: number): number {
-  return outcome(fchownatCall(dir, pathArgument(name), uid, gid, AT_SYMLINK_NOFOLLOW));
+  return outcome(fchownatCall(dir, pathArgument(name), uid, gid, atFlags(name)));
 }
 
-/** fchownat(2) of a descriptor of any kind. */
-export function tryFchownFd(fd: number, uid: number, gid: number): number {
-  return outcome(fchownatCall(fd, pathArgument(''), uid, gid, AT_EMPTY_PATH));
-}
-
-/** chmod of a name that is not followed. EOPNOTSUPP: it is a symlink. */
+/** chmod(2). EOPNOTSUPP: it is a symlink. */
 export function tryFchmodat(dir: number, name: string, mode: number): number {
   if (hasFchmodat2) {
-    const path = pathArgument(name);
-    const result = trySyscall(SYS_FCHMODAT2, dir, path, mode, AT_SYMLINK_NOFOLLOW);
+    const result = trySyscall(SYS_FCHMODAT2, dir, pathArgument(name), mode, atFlags(name));
     if (result !== -Errno.ENOSYS) return result;
     hasFchmodat2 = false;
   }
+  if (name === '') return chmodByMagicLink(dir, mode);
   const fd = tryOpenat(dir, name, O_PATH | O_NOFOLLOW);
   if (fd < 0) return fd;
   const result = chmodByMagicLink(fd, mode);
   tryClose(fd);
   return result;
-}
-
-/** chmod of a descriptor of any kind. EOPNOTSUPP: it is a symlink. */
-export function tryFchmodFd(fd: number, mode: number): number {
-  if (hasFchmodat2) {
-    const result = trySyscall(SYS_FCHMODAT2, fd, pathArgument(''), mode, AT_EMPTY_PATH);
-    if (result !== -Errno.ENOSYS) return result;
-    hasFchmodat2 = false;
-  }
-  return chmodByMagicLink(fd, mode);
 }
 
 /** The way of kernels without fchmodat2. Some of those change a symlink's mode; we never do. */
@@ -88,15 +80,11 @@ function putTimes(value: Times): number {
   return times.address;
 }
 
-/** utimensat(2) of a name that is not followed. */
+/** utimensat(2). 0 or -errno. */
 export function tryUtimensat(dir: number, name: string, value: Times): number {
-  return outcome(utimensatCall(dir, pathArgument(name), putTimes(value), AT_SYMLINK_NOFOLLOW));
-}
-
-/** utimensat(2) of a descriptor of any kind; before Linux 5.8 by its magic link in /proc. */
-export function tryUtimensFd(fd: number, value: Times): number {
-  const result = outcome(utimensatCall(fd, pathArgument(''), putTimes(value), AT_EMPTY_PATH));
-  if (result !== -Errno.EINVAL) return result;
-  const magic = pathArgument(`/proc/self/fd/${fd}`);
-  return outcome(utimensatCall(AT_FDCWD, magic, putTimes(value), 0));
+  const at = putTimes(value);
+  const result = outcome(utimensatCall(dir, pathArgument(name), at, atFlags(name)));
+  if (name !== '' || result !== -Errno.EINVAL) return result;
+  // Before Linux 5.8 there is no AT_EMPTY_PATH here.
+  return outcome(utimensatCall(AT_FDCWD, pathArgument(`/proc/self/fd/${dir}`), at, 0));
 }

@@ -28,9 +28,9 @@ export function tryStatxAt(dir: number, path: string, flags: number): number {
   return outcome(statxCall(dir, pathArgument(path), flags, MASK, record.address));
 }
 
-/** statx(2) of a name, its last component not followed. 0 or -errno. */
+/** statx(2) of a name that is not followed, or of what `dir` itself means where it is ''. */
 export function tryStatx(dir: number, name: string): number {
-  return tryStatxAt(dir, name, AT_SYMLINK_NOFOLLOW);
+  return tryStatxAt(dir, name, name === '' ? AT_EMPTY_PATH : AT_SYMLINK_NOFOLLOW);
 }
 
 /** statx(2) of an open descriptor, O_PATH too. 0 or -errno. */
@@ -74,7 +74,7 @@ export function statxRecord(): Stat {
   };
 }
 
-/** statx(2) of a name, its last component not followed. */
+/** statx(2) of a name that is not followed, or of what `dir` itself means where it is ''. */
 export function statx(dir: number, name: string): Stat {
   orFail(tryStatx(dir, name));
   return statxRecord();

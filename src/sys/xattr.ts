@@ -3,9 +3,9 @@
  *
  * A place is a pair (descriptor, name); the name '' is what the descriptor itself means. Names go by
  * the *xattrat calls of Linux 6.13; before, by l*xattr on `/proc/self/fd/DIR/NAME`. Descriptors go by
- * *xattr on the magic link `/proc/self/fd/FD`, which leads to what the descriptor means and no
- * further: AT_EMPTY_PATH and the f*xattr calls refuse O_PATH descriptors with EBADF. A directory is
- * best named `.`.
+ * f*xattr, and where that refuses an O_PATH descriptor (EBADF, as AT_EMPTY_PATH would) by *xattr on
+ * its magic link `/proc/self/fd/FD`, which leads to what the descriptor means and no further. A
+ * directory is best named `.`.
  */
 import { Errno } from '../abi/errno.ts';
 import { AT_SYMLINK_NOFOLLOW } from '../abi/fcntl.ts';
@@ -17,12 +17,16 @@ const SYS_GETXATTRAT = 464;
 const SYS_LISTXATTRAT = 465;
 const SYS_REMOVEXATTRAT = 466;
 
+const fgetCall = libc('int64_t fgetxattr(int fd, uintptr_t name, uintptr_t value, size_t size)');
 const getCall = libc('int64_t getxattr(uintptr_t p, uintptr_t name, uintptr_t value, size_t size)');
 const lgetCall = libc('int64_t lgetxattr(uintptr_t p, uintptr_t name, uintptr_t value, size_t size)');
+const fsetCall = libc('int fsetxattr(int fd, uintptr_t name, uintptr_t v, size_t size, int flags)');
 const setCall = libc('int setxattr(uintptr_t p, uintptr_t name, uintptr_t v, size_t size, int flags)');
 const lsetCall = libc('int lsetxattr(uintptr_t p, uintptr_t name, uintptr_t v, size_t size, int flags)');
+const flistCall = libc('int64_t flistxattr(int fd, uintptr_t list, size_t size)');
 const listCall = libc('int64_t listxattr(uintptr_t p, uintptr_t list, size_t size)');
 const llistCall = libc('int64_t llistxattr(uintptr_t p, uintptr_t list, size_t size)');
+const fremoveCall = libc('int fremovexattr(int fd, uintptr_t name)');
 const removeCall = libc('int removexattr(uintptr_t p, uintptr_t name)');
 const lremoveCall = libc('int lremovexattr(uintptr_t p, uintptr_t name)');
 
@@ -39,8 +43,9 @@ export function pretendNoXattrat(pretend: boolean): void {
   hasXattrat = !pretend;
 }
 
-const magicPath = (dir: number, name: string): number =>
-  pathArgument(name === '' ? `/proc/self/fd/${dir}` : `/proc/self/fd/${dir}/${name}`);
+const beneath = (dir: number, name: string): number =>
+  pathArgument(`/proc/self/fd/${dir}/${name}`);
+const magicLink = (fd: number): number => pathArgument(`/proc/self/fd/${fd}`);
 
 /**
  * Read a value into scratch memory: its length, or -errno (-ENODATA: there is none). The bytes are
@@ -59,8 +64,11 @@ export function tryGetxattr(dir: number, name: string, attribute: string): numbe
     if (length !== -Errno.ENOSYS) return length;
     hasXattrat = false;
   }
-  const call = name === '' ? getCall : lgetCall;
-  return outcome(call(magicPath(dir, name), key, value.address, value.byteCount));
+  const { address, byteCount } = value;
+  if (name !== '') return outcome(lgetCall(beneath(dir, name), key, address, byteCount));
+  const length = outcome(fgetCall(dir, key, address, byteCount));
+  if (length !== -Errno.EBADF) return length;
+  return outcome(getCall(magicLink(dir), key, address, byteCount));
 }
 
 /** The bytes that the last tryGetxattr read. */
@@ -90,8 +98,12 @@ export function trySetxattr(
     if (result !== -Errno.ENOSYS) return result;
     hasXattrat = false;
   }
-  const call = name === '' ? setCall : lsetCall;
-  return outcome(call(magicPath(dir, name), key, value.address, bytes.length, flags));
+  const { address } = value;
+  const size = bytes.length;
+  if (name !== '') return outcome(lsetCall(beneath(dir, name), key, address, size, flags));
+  const result = outcome(fsetCall(dir, key, address, size, flags));
+  if (result !== -Errno.EBADF) return result;
+  return outcome(setCall(magicLink(dir), key, address, size, flags));
 }
 
 /** All names into scratch memory: their length, or -errno. Taken by `xattrNames`. */
@@ -102,8 +114,11 @@ export function tryListxattr(dir: number, name: string): number {
     if (length !== -Errno.ENOSYS) return length;
     hasXattrat = false;
   }
-  const call = name === '' ? listCall : llistCall;
-  return outcome(call(magicPath(dir, name), value.address, value.byteCount));
+  const { address, byteCount } = value;
+  if (name !== '') return outcome(llistCall(beneath(dir, name), address, byteCount));
+  const length = outcome(flistCall(dir, address, byteCount));
+  if (length !== -Errno.EBADF) return length;
+  return outcome(listCall(magicLink(dir), address, byteCount));
 }
 
 /** The names that the last tryListxattr read. */
@@ -121,6 +136,8 @@ export function tryRemovexattr(dir: number, name: string, attribute: string): nu
     if (result !== -Errno.ENOSYS) return result;
     hasXattrat = false;
   }
-  const call = name === '' ? removeCall : lremoveCall;
-  return outcome(call(magicPath(dir, name), key));
+  if (name !== '') return outcome(lremoveCall(beneath(dir, name), key));
+  const result = outcome(fremoveCall(dir, key));
+  if (result !== -Errno.EBADF) return result;
+  return outcome(removeCall(magicLink(dir), key));
 }
