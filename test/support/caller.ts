@@ -130,10 +130,8 @@ export class Caller {
     await gone;
   }
 
-  async close(): Promise<void> {
-    if (this.#child.exitCode !== null || this.#child.signalCode !== null) return;
-    const gone = new Promise((resolve) => this.#child.once('exit', resolve));
-    this.#child.stdin!.end();
-    await gone;
+  /** Lets go of whatever it holds in the tree. A caller that has ended holds nothing. */
+  async closeAll(): Promise<void> {
+    if (this.#ended === undefined) await this.do('closeAll');
   }
 }

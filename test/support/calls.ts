@@ -19,6 +19,7 @@ const libc = koffi.load('libc.so.6');
 const AT_FDCWD = -100;
 
 const cOpen = libc.func('int openat(int dir, const uint8_t *path, int flags, int mode)');
+const cDup = libc.func('int dup(int fd)');
 const cClose = libc.func('int close(int fd)');
 const cPread = libc.func('int64_t pread(int fd, void *buf, size_t n, int64_t off)');
 const cPwrite = libc.func('int64_t pwrite(int fd, const void *buf, size_t n, int64_t off)');
@@ -175,9 +176,14 @@ function xattrValue(path: string, name: string): string {
 const S_IFMT = 0o170000;
 const DT_OF_MODE = (mode: number): number => (mode & S_IFMT) >> 12;
 
+const direntBuffer = Buffer.alloc(32768);
+
 function dirents(fd: number, bufferBytes: number): DirentRecord[] {
   const buffer = Buffer.alloc(bufferBytes);
-  const n = check(cGetdents(fd, buffer, buffer.length));
+  return parseDirents(buffer, check(cGetdents(fd, buffer, buffer.length)));
+}
+
+function parseDirents(buffer: Buffer, n: number): DirentRecord[] {
   const out: DirentRecord[] = [];
   for (let at = 0; at < n; ) {
     const length = buffer.readUInt16LE(at + 16);
@@ -245,7 +251,7 @@ function walk(root: string, path: string, out: TreeEntry[], hashMax: number): vo
   });
 }
 
-const maps = new Map<number, { address: number; length: number }>();
+const maps = new Map<number, { address: number; length: number; fd: number }>();
 let nextMap = 1;
 const descriptors = new Set<number>();
 
@@ -342,8 +348,17 @@ export const calls = {
   mmap(fd: number, length: number, prot: number): number {
     const address = Number(cMmap(0, length, prot, 1, fd, 0));
     if (address < 0 || address > 2 ** 52) throw new CallError(koffi.errno());
-    maps.set(nextMap, { address, length });
+    maps.set(nextMap, { address, length, fd: check(cDup(fd)) });
     return nextMap++;
+  },
+  /** As mapRead and mapWrite; EFAULT where the file has no such bytes and the access would be SIGBUS. */
+  mapReadWithin(map: number, at: number, length: number): string {
+    if (at + length > calls.fstat(maps.get(map)!.fd).size) throw new CallError(14);
+    return calls.mapRead(map, at, length);
+  },
+  mapWriteWithin(map: number, at: number, text: string): number {
+    if (at + text.length > calls.fstat(maps.get(map)!.fd).size) throw new CallError(14);
+    return calls.mapWrite(map, at, text);
   },
   mapRead(map: number, at: number, length: number): string {
     const buffer = Buffer.alloc(length);
@@ -356,8 +371,9 @@ export const calls = {
   },
   msync: (map: number): number => check(cMsync(maps.get(map)!.address, maps.get(map)!.length, 4)),
   munmap(map: number): number {
-    const { address, length } = maps.get(map)!;
+    const { address, length, fd } = maps.get(map)!;
     maps.delete(map);
+    cClose(fd);
     return check(cMunmap(address, length));
   },
 
@@ -365,12 +381,32 @@ export const calls = {
   names: (path: string): string[] =>
     entriesOf(path).map((d) => d.name).filter((n) => n !== '.' && n !== '..').sort(),
   entries: (path: string): DirentRecord[] => entriesOf(path),
+  /** rewinddir(3) and all names; a directory that was removed has none. */
+  rewindNames(fd: number): string[] {
+    check(cLseek(fd, 0, 0));
+    const out: string[] = [];
+    for (;;) {
+      const n = Number(cGetdents(fd, direntBuffer, direntBuffer.length));
+      if (n === -1 && koffi.errno() === 2) return [];
+      if (check(n) === 0) return out.filter((name) => name !== '.' && name !== '..').sort();
+      out.push(...parseDirents(direntBuffer, n).map((d) => d.name));
+    }
+  },
   /** One getdents64(2) on a descriptor. */
   getdents: (fd: number, bufferBytes: number): DirentRecord[] => dirents(fd, bufferBytes),
 
-  readFile: (path: string): string => fs.readFileSync(bytes(path), 'latin1'),
+  /** Never waits for the other end of a fifo, as writeFile. */
+  readFile(path: string): string {
+    const fd = calls.open(path, fs.constants.O_RDONLY | fs.constants.O_NONBLOCK);
+    try {
+      return fs.readFileSync(fd, 'latin1');
+    } finally {
+      calls.close(fd);
+    }
+  },
   writeFile(path: string, text: string, mode = 0o666): number {
-    const fd = calls.open(path, fs.constants.O_WRONLY | fs.constants.O_CREAT | fs.constants.O_TRUNC, mode);
+    const { O_WRONLY, O_CREAT, O_TRUNC, O_NONBLOCK } = fs.constants;
+    const fd = calls.open(path, O_WRONLY | O_CREAT | O_TRUNC | O_NONBLOCK, mode);
     try {
       return text.length === 0 ? 0 : calls.write(fd, text);
     } finally {

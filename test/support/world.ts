@@ -9,7 +9,7 @@
  * W1. Everything a world makes is registered for clean-up before it can be lost.
  * W2. The test process makes no call inside a mounted tree; the caller does (calls.ts).
  */
-import { spawn } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
@@ -108,12 +108,29 @@ export interface WorldOptions {
   mountOptions?: string[];
 }
 
-/** A directory of its own on tmpfs or on the disk, removed at the end. */
-export function scratch(on: 'tmpfs' | 'disk'): { dir: string; registration: Registration } {
-  const parent = on === 'tmpfs' && fs.existsSync('/dev/shm') ? '/dev/shm' : os.tmpdir();
-  const dir = fs.mkdtempSync(path.join(parent, 'palimpsest-test-'));
+export interface Scratch {
+  readonly dir: string;
+  dispose(): void;
+}
+
+/** A tmpfs of its own, or a directory on the disk; removed at the end. */
+export function scratch(on: 'tmpfs' | 'disk', size = '2g'): Scratch {
+  const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'palimpsest-test-'));
   fs.chmodSync(dir, 0o755);
-  return { dir, registration: registerDirectory(dir) };
+  const directory = registerDirectory(dir);
+  let mount: Registration | undefined;
+  if (on === 'tmpfs') {
+    mount = registerMount(dir);
+    const made = spawnSync('mount', ['-t', 'tmpfs', '-o', `size=${size},mode=755`, 'palimpsest-test', dir]);
+    if (made.status !== 0) throw new Error(`cannot mount a tmpfs: ${String(made.stderr)}`);
+  }
+  const dispose = (): void => {
+    if (mount !== undefined) forceUnmount(dir);
+    mount?.release();
+    fs.rmSync(dir, { recursive: true, force: true });
+    directory.release();
+  };
+  return { dir, dispose };
 }
 
 export class World {
@@ -128,11 +145,11 @@ export class World {
   /** Branches for palimpsest, topmost first, in place of lower and upper: `DIR=rw`, `DIR=ro`. */
   branches: string[] | undefined;
   #mounted: { kind: SubjectKind; registration: Registration } | undefined;
-  readonly #registration: Registration;
+  readonly #scratch: Scratch;
 
   constructor(options: WorldOptions = {}) {
-    const { dir, registration } = scratch(options.on ?? 'tmpfs');
-    this.#registration = registration;
+    this.#scratch = scratch(options.on ?? 'tmpfs');
+    const { dir } = this.#scratch;
     this.dir = dir;
     this.lower = path.join(dir, 'lower');
     this.upper = path.join(dir, 'upper');
@@ -195,7 +212,7 @@ export class World {
     const mounted = this.#mounted;
     if (mounted === undefined) return;
     this.#mounted = undefined;
-    await this.caller.do('closeAll');
+    await this.caller.closeAll();
     if (mounted.kind === 'overlay') await runOk('umount', [this.mountpoint]);
     if (mounted.kind === 'palimpsest') {
       const result = await palimpsest(['umount', this.mountpoint], { cwd: '/', limitMs: 120_000 });
@@ -223,13 +240,12 @@ export class World {
   }
 
   async dispose(): Promise<void> {
-    await this.caller.close().catch(() => this.caller.kill());
     try {
       await this.unmount();
     } finally {
       this.forceDown();
-      fs.rmSync(this.dir, { recursive: true, force: true });
-      this.#registration.release();
+      await this.caller.kill();
+      this.#scratch.dispose();
     }
   }
 }
