@@ -140,16 +140,21 @@ export class World {
   readonly work: string;
   readonly mountpoint: string;
   readonly caller: Caller;
+  /** The oracle's directory. On a tmpfs always: an inode number is never given twice there. */
+  readonly plain: string;
   /** Words for `-o` of the next mount of palimpsest, after the directories. */
   mountOptions: string[];
   /** Branches for palimpsest, topmost first, in place of lower and upper: `DIR=rw`, `DIR=ro`. */
   branches: string[] | undefined;
   #mounted: { kind: SubjectKind; registration: Registration } | undefined;
   readonly #scratch: Scratch;
+  readonly #plainScratch: Scratch | undefined;
 
   constructor(options: WorldOptions = {}) {
     this.#scratch = scratch(options.on ?? 'tmpfs');
     const { dir } = this.#scratch;
+    this.#plainScratch = options.on === 'disk' ? scratch('tmpfs') : undefined;
+    this.plain = path.join(this.#plainScratch?.dir ?? dir, 'plain');
     this.dir = dir;
     this.lower = path.join(dir, 'lower');
     this.upper = path.join(dir, 'upper');
@@ -166,7 +171,7 @@ export class World {
 
   /** Where the tree is to be seen. */
   get root(): string {
-    return this.#mounted?.kind === 'plain' ? path.join(this.dir, 'plain') : this.mountpoint;
+    return this.#mounted?.kind === 'plain' ? this.plain : this.mountpoint;
   }
 
   async mount(kind: SubjectKind): Promise<void> {
@@ -179,8 +184,7 @@ export class World {
   }
 
   async #copyPlain(): Promise<void> {
-    const plain = path.join(this.dir, 'plain');
-    if (!fs.existsSync(plain)) await runOk('cp', ['-a', this.lower, plain]);
+    if (!fs.existsSync(this.plain)) await runOk('cp', ['-a', this.lower, this.plain]);
   }
 
   async #mountOverlay(): Promise<void> {
@@ -246,6 +250,7 @@ export class World {
       this.forceDown();
       await this.caller.kill();
       this.#scratch.dispose();
+      this.#plainScratch?.dispose();
     }
   }
 }
