@@ -1,0 +1,38 @@
+/** Limits of the mounted door, each with its reason. */
+
+/** Bytes of data in one WRITE: 256 pages, the most the kernel takes without a sysctl change. */
+export const MAX_WRITE_BYTES = 1 << 20;
+export const MAX_PAGES = 256;
+
+/** Bytes of read-ahead we allow; the kernel takes the lesser of this and its own setting. */
+export const MAX_READAHEAD_BYTES = 1 << 20;
+
+/**
+ * Background requests (read-ahead, write-back, RELEASE) in flight. They share one queue with the
+ * requests somebody waits for, so more of them means a longer wait; fewer leave the disk idle.
+ */
+export const MAX_BACKGROUND = 16;
+export const CONGESTION_THRESHOLD = 12;
+
+/**
+ * Requests that wait for host I/O at one time; above it nothing is read from /dev/fuse until one
+ * ends. Each holds two arenas of 1 MiB of address space, of which only touched pages are real.
+ */
+export const PARKED_MAX = 64;
+
+/** Requests served between two turns of the event loop while others wait for host I/O. */
+export const TURN_REQUESTS = 8;
+
+/** Seconds that entries, attributes and absences stay cached: 68 years, as good as for ever. */
+export const CACHE_SECONDS = 0x7fff_ffff;
+
+/** Sorted listings kept, so that a large directory is not read again for each chunk. */
+export const LISTINGS_MAX = 32;
+/** Entries in all of them together: bounds their memory (about 100 bytes an entry). */
+export const LISTING_ENTRIES_MAX = 400_000;
+
+/** The largest errno a reply may carry; the kernel refuses more and leaves the request hanging. */
+export const REPLY_ERRNO_MAX = 511;
+
+/** Log lines about one kind of broken reply or request: after these only the counter moves. */
+export const COMPLAINTS_MAX = 20;

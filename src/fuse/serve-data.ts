@@ -1,0 +1,165 @@
+/**
+ * Requests about the bytes of files: OPEN, READ, WRITE, FSYNC, FALLOCATE, LSEEK, COPY_FILE_RANGE.
+ *
+ * W1. A WRITE that the page cache sends (FUSE_WRITE_CACHE) is never answered short: the kernel would
+ *     believe that the rest was written too. It is written whole, or it fails.
+ */
+import { Errno } from '../abi/errno.ts';
+import { SEEK_DATA, SEEK_HOLE } from '../abi/fcntl.ts';
+import { errnoOf } from '../kernel/error.ts';
+import type { Task } from '../kernel/task.ts';
+import type { Inode } from '../vfs/inode-operations.ts';
+import {
+  COPY_FILE_RANGE_IN, COPY_FILE_RANGE_OUT, FALLOCATE_IN, FOPEN_KEEP_CACHE, FSYNC_IN, FUSE_FSYNC_FDATASYNC,
+  FUSE_WRITE_CACHE, FUSE_WRITE_KILL_SUIDGID, IN_HEADER, LSEEK_IN, LSEEK_OUT, OPEN_OUT, READ_IN, WRITE_IN, WRITE_OUT,
+} from './abi.ts';
+import type { Door } from './door.ts';
+import { invalidateAttributesRecord } from './notify.ts';
+import { REPLY_BODY, type Request } from './request.ts';
+
+/** Where the data of a WRITE begins in the request arena. */
+const WRITE_DATA = IN_HEADER.bytes + WRITE_IN.bytes;
+/** More than one copy_file_range(2) copies at a time: MAX_RW_COUNT. */
+const COPY_MAX = 0x7fff_f000;
+
+/** OPEN and OPENDIR: never again, where the kernel knows how to do without. */
+export function open(door: Door, request: Request): number {
+  if (door.agreed('NO_OPEN_SUPPORT')) return -Errno.ENOSYS;
+  return answerOpen(request);
+}
+
+export function opendir(door: Door, request: Request): number {
+  if (door.agreed('NO_OPENDIR_SUPPORT')) return -Errno.ENOSYS;
+  return answerOpen(request);
+}
+
+function answerOpen(request: Request): number {
+  request.put64(OPEN_OUT.at.fh, 0);
+  request.put32(OPEN_OUT.at.openFlags, FOPEN_KEEP_CACHE);
+  request.put32(OPEN_OUT.at.backingId, 0);
+  request.replyBytes = OPEN_OUT.bytes;
+  return 0;
+}
+
+export function* read(door: Door, request: Request): Task<number> {
+  const inode = door.node(request);
+  const length = request.u32(READ_IN.at.size);
+  if (length > request.replyRoom) return -Errno.EINVAL;
+  const position = request.u64(READ_IN.at.offset);
+  const buffer = { bytes: request.reply.bytes, offset: REPLY_BODY, length };
+  const bytes = yield* inode.read(buffer, position);
+  request.replyBytes = bytes;
+  door.counters.bytesRead += bytes;
+  return 0;
+}
+
+export function* write(door: Door, request: Request): Task<number> {
+  const inode = door.node(request);
+  const length = request.u32(WRITE_IN.at.size);
+  if (WRITE_DATA + length > request.length) return -Errno.EINVAL;
+  const position = request.u64(WRITE_IN.at.offset);
+  const flags = request.u32(WRITE_IN.at.writeFlags);
+  if ((flags & FUSE_WRITE_KILL_SUIDGID) !== 0) yield* killPrivileges(door, request, inode);
+  const written = yield* writeWhole(inode, request, position, (flags & FUSE_WRITE_CACHE) !== 0);
+  request.put32(WRITE_OUT.at.size, written);
+  request.put32(WRITE_OUT.at.padding, 0);
+  request.replyBytes = WRITE_OUT.bytes;
+  door.counters.bytesWritten += written;
+  return 0;
+}
+
+/** Write all of it. An error after a part: a plain write is short, a cached one fails (W1). */
+function* writeWhole(inode: Inode, request: Request, position: number, cached: boolean): Task<number> {
+  const length = request.u32(WRITE_IN.at.size);
+  const { bytes } = request.request;
+  let done = 0;
+  while (done < length) {
+    let count: number;
+    try {
+      const rest = { bytes, offset: WRITE_DATA + done, length: length - done };
+      count = yield* inode.write(rest, position + done);
+    } catch (error) {
+      if (done > 0 && !cached && errnoOf(error) !== undefined) return done;
+      throw error;
+    }
+    if (count > 0) done += count;
+    else if (cached || done === 0) return yield* noProgress();
+    else return done;
+  }
+  return done;
+}
+
+// oxlint-disable-next-line require-yield
+function* noProgress(): Task<number> {
+  // A file that takes nothing and gives no reason.
+  throw new Error('a write made no progress');
+}
+
+/** The mode has changed under a WRITE, whose reply cannot say so: the kernel is told to ask again. */
+function* killPrivileges(door: Door, request: Request, inode: Inode): Task<void> {
+  const before = yield* inode.getattr();
+  yield* inode.setattr({ killPriv: true });
+  const after = yield* inode.getattr();
+  if (after.mode !== before.mode) door.options.notify(invalidateAttributesRecord(request.nodeid));
+}
+
+export function* fsync(door: Door, request: Request): Task<number> {
+  const flags = request.u32(FSYNC_IN.at.fsyncFlags);
+  yield* door.node(request).fsync((flags & FUSE_FSYNC_FDATASYNC) !== 0);
+  return 0;
+}
+
+export function* fallocate(door: Door, request: Request): Task<number> {
+  const inode = door.node(request);
+  if (inode.fallocate === undefined) return -Errno.EOPNOTSUPP;
+  const at = FALLOCATE_IN.at;
+  const position = request.u64Capped(at.offset);
+  const length = request.u64Capped(at.length);
+  yield* inode.fallocate(request.u32(at.mode), position, length);
+  return 0;
+}
+
+export function* lseek(door: Door, request: Request): Task<number> {
+  const inode = door.node(request);
+  const whence = request.u32(LSEEK_IN.at.whence);
+  if (whence !== SEEK_DATA && whence !== SEEK_HOLE) return -Errno.EINVAL;
+  if (inode.seek === undefined) return -Errno.ENOSYS;
+  const position = yield* inode.seek(request.u64(LSEEK_IN.at.offset), whence);
+  request.put64(LSEEK_OUT.at.offset, position);
+  request.replyBytes = LSEEK_OUT.bytes;
+  return 0;
+}
+
+function* copyRange(door: Door, request: Request): Task<number> {
+  const at = COPY_FILE_RANGE_IN.at;
+  const source = door.node(request);
+  const target = door.nodes.find(request.id(at.nodeidOut));
+  if (target === undefined) return -Errno.ESTALE;
+  if (source.copyRange === undefined) return -Errno.EOPNOTSUPP;
+  if (request.u32(at.flags) !== 0) return -Errno.EINVAL;
+  const length = Math.min(request.u64Capped(at.len), COPY_MAX);
+  return yield* source.copyRange(request.u64(at.offIn), target, request.u64(at.offOut), length);
+}
+
+/** The older form: the count comes back in 32 bits. */
+export function* copyFileRange(door: Door, request: Request): Task<number> {
+  const copied = yield* copyRange(door, request);
+  if (copied < 0) return copied;
+  request.put32(WRITE_OUT.at.size, copied);
+  request.put32(WRITE_OUT.at.padding, 0);
+  request.replyBytes = WRITE_OUT.bytes;
+  return 0;
+}
+
+export function* copyFileRange64(door: Door, request: Request): Task<number> {
+  const copied = yield* copyRange(door, request);
+  if (copied < 0) return copied;
+  request.put64(COPY_FILE_RANGE_OUT.at.bytesCopied, copied);
+  request.replyBytes = COPY_FILE_RANGE_OUT.bytes;
+  return 0;
+}
+
+export function* syncfs(door: Door, _request: Request): Task<number> {
+  yield* door.fs.syncfs();
+  return 0;
+}

@@ -1,0 +1,41 @@
+/** What serving /dev/fuse needs beside read and write: blocking or not, and to wait without blocking. */
+import type { Task } from '../kernel/task.ts';
+import { hostCall } from './host-call.ts';
+import { Scratch } from './memory.ts';
+import { libc, orFail, outcome } from './native.ts';
+import { POLLIN } from './poll.ts';
+
+const FIONBIO = 0x5421;
+
+const ioctlCall = libc('int ioctl(int fd, uint64_t request, uintptr_t argument)');
+const pollCall = libc('int poll(uintptr_t set, uint64_t count, int timeout)');
+const flag = new Scratch(8);
+
+/** Set or clear O_NONBLOCK of the open file that a descriptor means. */
+export function setNonblocking(fd: number, on: boolean): void {
+  flag.u32[0] = on ? 1 : 0;
+  orFail(outcome(ioctlCall(fd, FIONBIO, flag.address)));
+}
+
+/** Wait until one of the descriptors can be read or has an error. How many, or -errno. */
+export function pollReadable(fds: readonly number[]): Task<number> {
+  // Memory of its own: the wait may lie on another thread while the same is asked for again.
+  const set = new Scratch(fds.length * 8);
+  fds.forEach((fd, slot) => {
+    set.i32[slot * 2] = fd;
+    set.u16[slot * 4 + 2] = POLLIN;
+  });
+  return hostCall('poll', pollCall, [set.address, fds.length, -1], set);
+}
+
+const AF_UNIX = 1;
+const SOCK_STREAM = 1;
+
+const socketpairCall = libc('int socketpair(int domain, int type, int protocol, uintptr_t sockets)');
+
+/** Two unix stream sockets, connected; not close-on-exec, for one goes to a child. */
+export function socketPair(): [number, number] {
+  const pair = new Scratch(8);
+  orFail(outcome(socketpairCall(AF_UNIX, SOCK_STREAM, 0, pair.address)));
+  return [pair.i32[0]!, pair.i32[1]!];
+}
