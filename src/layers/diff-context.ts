@@ -18,6 +18,8 @@ export interface UpperDir {
   /** The directory beneath that it continues, by name or by redirect; undefined if opaque or new. */
   readonly merge: ViewNode | undefined;
   readonly redirected: boolean;
+  /** The directory of the base that stands for it: what it continues or, if opaque, hides. */
+  counterpart: ViewNode | undefined;
 }
 
 /** A name of an upper inode that has several. */

@@ -87,7 +87,7 @@ function* scanDir(ctx: DiffContext, bare: ViewNode, sameName: ViewNode | undefin
   const redirected = merge !== undefined && flags.redirect !== undefined && merge.path !== bare.path;
   const node = nodeOf(ctx, bare.path, inode, merge);
   const entries = yield* entriesOfLayer(layer, inode, flags);
-  ctx.dirs.set(bare.path, { node, entries, flags, merge, redirected });
+  ctx.dirs.set(bare.path, { node, entries, flags, merge, redirected, counterpart: undefined });
   if (redirected) ctx.moved.set(merge.path, bare.path);
   tick(ctx, 'scan', bare.path);
   for (const entry of entries) {
@@ -128,6 +128,7 @@ function* redirectTarget(ctx: DiffContext, path: string, redirect: string): Task
  * merges with, or, if `dir` is opaque, what it hides.
  */
 function* diffDir(ctx: DiffContext, dir: UpperDir, counterpart: ViewNode | undefined): Task<void> {
+  dir.counterpart = counterpart;
   const names = new Set<string>();
   for (const entry of dir.entries) {
     names.add(entry.name);

@@ -189,11 +189,12 @@ export class LayerError extends Error {
  *   diff.ts     diffLayer(options: DiffOptions): Task<Change[]>            sorted by path
  *   commit.ts   planCommit(options: CommitOptions): Task<CommitPlan>       reads only; plan.changes, plan.conflicts
  *               applyCommit(plan: CommitPlan): Task<CommitResult>
- *               recoverCommit(options: RecoverOptions): Task<Recovery[]>   call before diff, commit, discard, mount
+ *   recover.ts  recoverCommit(options: RecoverOptions): Task<Recovery[]>   call before diff, commit, discard, mount
  *   discard.ts  discard(options: DiscardOptions): Task<DiscardResult>
  *   render.ts   renderNameStatus | renderNameOnly | renderDocker (changes, { nul?: boolean }): string
- *               renderStat(changes): Task<string>; renderJson(changes): string; renderSummary(changes): string
+ *               renderJson(changes): string; renderSummary(changes): string
  *   patch.ts    patchOf(change: Change, options?: { binary?: boolean }): Task<string>
+ *               renderStat(changes): Task<string>
  * What the renderers give has one char per byte: write it with encoding 'latin1'.
  * `renderDocker`, `renderStat` and `patchOf` want changes made with `expand: true`.
  */

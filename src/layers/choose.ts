@@ -1,0 +1,75 @@
+/**
+ * Which changes go together: a selection is widened until it can be committed by itself.
+ *
+ * A new object needs its new parents. A rename has two ends: what comes to a place needs the leaving
+ * of what was there, and a directory cannot go away before what was renamed out of it has left.
+ */
+import { Errno } from '../abi/errno.ts';
+import { isChosen } from './diff.ts';
+import type { DiffContext } from './diff-context.ts';
+import { quotePath } from './render.ts';
+import { selfAndParents } from './selection.ts';
+import type { Selects } from './selection.ts';
+import type { Change } from './types.ts';
+import { LayerError } from './types.ts';
+
+export function chooseChanges(diff: DiffContext, selects: Selects): Set<Change> {
+  const chosen = new Set<Change>();
+  const queue = diff.changes.filter((change) => isChosen(change, selects));
+  const index = indexOf(diff);
+  for (let change = queue.pop(); change !== undefined; change = queue.pop()) {
+    if (chosen.has(change)) continue;
+    chosen.add(change);
+    queue.push(...neededBy(diff, index, change));
+  }
+  refuseTornMetacopies(diff, chosen);
+  return chosen;
+}
+
+interface ChangeIndex {
+  /** All but deletions, by path in the view. */
+  readonly at: Map<string, Change>;
+  readonly deletions: Map<string, Change>;
+}
+
+function indexOf(diff: DiffContext): ChangeIndex {
+  const at = new Map<string, Change>();
+  const deletions = new Map<string, Change>();
+  for (const change of diff.changes) {
+    if (change.op === 'D') deletions.set(change.upperPath ?? change.path, change);
+    else at.set(change.path, change);
+  }
+  return { at, deletions };
+}
+
+function neededBy(diff: DiffContext, index: ChangeIndex, change: Change): Change[] {
+  const needed: (Change | undefined)[] = [];
+  if (change.op !== 'D') {
+    for (const parent of selfAndParents(change.path).slice(1)) {
+      const made = index.at.get(parent);
+      if (made !== undefined && made.op !== 'X' && made.op !== 'M') needed.push(made);
+    }
+    // Its place must be free.
+    needed.push(index.deletions.get(change.path));
+    const leaving = diff.moved.get(change.path);
+    if (leaving !== undefined) needed.push(index.at.get(leaving));
+  }
+  const old = change.oldNode;
+  if (old !== undefined && (change.op === 'D' || change.op === 'T')) {
+    for (const [from, to] of diff.moved) if (from.startsWith(`${old.path}/`)) needed.push(index.at.get(to));
+  }
+  return needed.filter((c) => c !== undefined);
+}
+
+/** The data of a file whose metadata alone was copied up would be gone from where it is looked for. */
+function refuseTornMetacopies(diff: DiffContext, chosen: Set<Change>): void {
+  if (chosen.size === diff.changes.length) return;
+  for (const change of diff.changes) {
+    const torn = (change.op === 'A' || change.op === 'R') && change.newNode!.pieces.length > 1;
+    if (!torn || change.type === 'dir' || chosen.has(change)) continue;
+    throw new LayerError(
+      Errno.EINVAL,
+      `${quotePath(change.path)} was renamed and still has its data in the base: name it too`,
+    );
+  }
+}
