@@ -12,6 +12,8 @@ import type {
   Cred, DirEntry, FileSystem, Inode, IoBuffer, Name, SetAttr, Time,
 } from '../../vfs/inode-operations.ts';
 
+const FILE_BYTES_MAX = 1 << 24;
+
 /** A wait that a test ends. */
 export class Gate implements Wait {
   readonly what = 'gate';
@@ -70,6 +72,7 @@ export class MemoryInode implements Inode {
   }
 
   #resize(size: number): void {
+    if (size > FILE_BYTES_MAX) fail(Errno.EFBIG);
     const bytes = new Uint8Array(size);
     bytes.set(this.bytes.subarray(0, size));
     this.bytes = bytes;
