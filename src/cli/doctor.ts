@@ -1,0 +1,1 @@
+export async function doctorCommand(_options: object): Promise<number> { return 0; }

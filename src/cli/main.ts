@@ -1,0 +1,62 @@
+/**
+ * The command line: from arguments to a command's module and its exit status.
+ *
+ * Modules are loaded by the command that needs them: start-up is most of the time of most commands.
+ * mount(8) calls us by other names and in its own way; that goes to mount-helper.ts at once.
+ */
+import { basename } from 'node:path';
+import { MountError } from '../mount/options.ts';
+import { EXIT_MOUNT, EXIT_OURS, EXIT_USAGE, ExitError } from './exit.ts';
+import { note } from './output.ts';
+
+const HELPER_NAME = /^(mount\.)?(fuse\.)?palimpsest(\.cjs)?$/;
+
+/** `mount.fuse.palimpsest SPEC DIR …`, or `SPEC DIR -o …` as mount.fuse3 calls us. */
+function isHelperCall(argv: readonly string[]): boolean {
+  const name = basename(process.argv[1] ?? '');
+  if (name.startsWith('mount.') && HELPER_NAME.test(name)) return true;
+  const [first, second] = argv;
+  if (first === undefined || second === undefined || !argv.includes('-o')) return false;
+  return /[/=]/.test(first) && !first.startsWith('-') && second.startsWith('/');
+}
+
+/** A path that is not UTF-8 reaches us damaged: better no command than a wrong one. */
+function refuseDamaged(argv: readonly string[]): void {
+  const damaged = argv.find((argument) => argument.includes('\u{FFFD}'));
+  if (damaged !== undefined) {
+    throw new ExitError(EXIT_USAGE, `not UTF-8: "${damaged}"; call it from its directory instead`);
+  }
+}
+
+async function dispatch(argv: string[]): Promise<number> {
+  refuseDamaged(argv);
+  if (isHelperCall(argv)) return (await import('./mount-helper.ts')).mountHelper(argv);
+  return (await import('./program.ts')).runProgram(argv);
+}
+
+function statusOf(error: unknown, argv: readonly string[]): number {
+  if (error instanceof ExitError) {
+    if (error.message !== '') note(`palimpsest: ${error.message}`);
+    return error.status;
+  }
+  if (error instanceof MountError) {
+    note(`palimpsest: ${error.message}`);
+    if (error.kind === 'usage') return EXIT_USAGE;
+    return argv[0] === 'run' ? EXIT_OURS : EXIT_MOUNT;
+  }
+  note(`palimpsest: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`);
+  return EXIT_OURS;
+}
+
+export async function main(argv: string[]): Promise<void> {
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    // `palimpsest diff | head`: nobody reads on.
+    if (error.code === 'EPIPE') process.exit(0);
+    throw error;
+  });
+  try {
+    process.exitCode = await dispatch(argv);
+  } catch (error) {
+    process.exitCode = statusOf(error, argv);
+  }
+}

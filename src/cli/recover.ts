@@ -1,0 +1,50 @@
+/** A commit that was cut short (killed, out of power) is finished or undone before anyone looks. */
+import { accessSync, constants } from 'node:fs';
+import { runSync } from '../kernel/task.ts';
+import { recoverCommit } from '../layers/recover.ts';
+import { processStart } from '../mount/state.ts';
+import { note } from './output.ts';
+import { OpenLayer, type Subject, type SubjectLayer } from './subject.ts';
+
+/** Who commits: written into the journal, and asked for by whoever finds it. */
+export const ownerText = (): string => `${process.pid}:${processStart(process.pid)}`;
+
+function ownerAlive(owner: string): boolean {
+  const [pid, start] = owner.split(':');
+  return processStart(Number(pid)) === start;
+}
+
+function canWrite(path: string): boolean {
+  try {
+    accessSync(path, constants.W_OK | constants.X_OK);
+    return true;
+  } catch (error) {
+    // Whoever may not write there cannot have begun a commit there.
+    if ((error as NodeJS.ErrnoException).code === undefined) throw error;
+    return false;
+  }
+}
+
+const SENTENCES = {
+  removed: 'a commit that had not begun was cleaned up',
+  completed: 'an interrupted commit was completed',
+  undone: 'an interrupted commit was undone',
+  pending: 'an interrupted commit of another workspace waits for it',
+} as const;
+
+export function recoverLayer(layer: SubjectLayer): void {
+  if (layer.lowers.length !== 1 || !canWrite(layer.lowers[0]!)) return;
+  using open = new OpenLayer(layer, true);
+  const base = open.set.lowers[0]!;
+  const { upper, work } = open.set;
+  const recoveries = runSync(
+    recoverCommit({ base, upper, ...(work === undefined ? {} : { work }), ownerAlive }),
+  );
+  for (const { outcome } of recoveries) note(`palimpsest: ${layer.view}: ${SENTENCES[outcome]}`);
+}
+
+/** Only while nobody serves it: a daemon has the upper open. */
+export function recoverSubject(subject: Subject): void {
+  if (subject.records.length > 0) return;
+  for (const layer of subject.layers) recoverLayer(layer);
+}

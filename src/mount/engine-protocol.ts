@@ -1,0 +1,28 @@
+/** What the daemon's main thread and its engine worker say to each other. */
+import type { MessagePort } from 'node:worker_threads';
+import type { MountPlan } from './plan.ts';
+
+export interface EngineData {
+  plan: MountPlan;
+  /** The engine's end; commands come here, and it cannot hear them but by looking. */
+  port: MessagePort;
+  /** An eventfd: a command waits in the port. */
+  wakeFd: number;
+}
+
+export interface EngineCommand {
+  /** `stop`: end the connection now; it has no reply. */
+  kind: 'status' | 'sync' | 'stop';
+  /** Given back in the reply. */
+  id: number;
+}
+
+export type EngineMessage =
+  /** Mounted: the kernel's requests queue up in `fd`, and are answered from now on. */
+  | { kind: 'mounted'; fd: number }
+  | { kind: 'reply'; id: number; result?: unknown; error?: string }
+  /** A record for the kernel, to be written to `fd`: it may wait for the engine, so not by it. */
+  | { kind: 'notify'; record: Uint8Array }
+  | { kind: 'log'; text: string }
+  /** Unmounted, flushed and closed. `error`: something accepted did not get to the branch. */
+  | { kind: 'ended'; error?: string };

@@ -1,0 +1,71 @@
+/** Start a daemon for a plan, and wait until it has said ready or what is wrong. */
+import { spawn } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
+import { closeSync, ftruncateSync, fstatSync, openSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import type { Readable } from 'node:stream';
+import { MountError } from './options.ts';
+import { programFile } from './paths.ts';
+import type { MountPlan } from './plan.ts';
+import { ensurePrivateDirectory, targetKey } from './state.ts';
+
+/** A log that has grown beyond this is begun anew at the next mount. */
+const LOG_BYTES_MAX = 1 << 20;
+
+export const logPath = (runtimeDirectory: string, target: string): string =>
+  join(runtimeDirectory, `${targetKey(target)}.log`);
+
+function openLog(path: string): number {
+  const fd = openSync(path, 'a', 0o600);
+  if (fstatSync(fd).size > LOG_BYTES_MAX) ftruncateSync(fd);
+  return fd;
+}
+
+/** Node's arguments to start a daemon with this plan. The daemon removes the file. */
+export function daemonArguments(plan: MountPlan): string[] {
+  ensurePrivateDirectory(plan.runtimeDirectory);
+  const path = join(plan.runtimeDirectory, `plan-${randomUUID()}.json`);
+  writeFileSync(path, JSON.stringify(plan), { mode: 0o600, flag: 'wx' });
+  return [programFile(new URL('./daemon.ts', import.meta.url)), path];
+}
+
+export interface StartedDaemon {
+  pid: number;
+}
+
+/** In the background. Errors: MountError `failed` or `refused` with the daemon's own words. */
+export async function startDaemon(plan: MountPlan): Promise<StartedDaemon> {
+  const args = daemonArguments(plan);
+  const log = openLog(plan.log);
+  const child = spawn(process.execPath, args, {
+    detached: true,
+    cwd: '/',
+    stdio: ['ignore', log, log, 'pipe'],
+  });
+  closeSync(log);
+  const answer = await readyLine(child.stdio[3] as Readable, child);
+  child.unref();
+  if (answer === undefined) {
+    throw new MountError('failed', `the daemon ended before it was ready; see ${plan.log}`);
+  }
+  const ready = JSON.parse(answer) as { ok: true; pid: number } | { ok: false; error: string };
+  if (!ready.ok) throw new MountError('failed', ready.error);
+  return { pid: ready.pid };
+}
+
+function readyLine(
+  pipe: Readable,
+  child: ReturnType<typeof spawn>,
+): Promise<string | undefined> {
+  return new Promise((resolve, reject) => {
+    const lines = createInterface({ input: pipe });
+    lines.once('line', (line) => {
+      resolve(line);
+      lines.close();
+      pipe.destroy();
+    });
+    lines.once('close', () => resolve(undefined));
+    child.once('error', reject);
+  });
+}
