@@ -200,6 +200,23 @@ static void row_walk_again(void) {
   row_walk();
 }
 
+/* ---- growth: each name asked for once, in a mount that knows none; names as mk-many makes them ---- */
+
+static void row_cold_stat(void) {
+  struct stat st;
+  int64_t start = now();
+  for (long i = 0; i < count; i++) if (stat(path_of("n0/file-%ld", i), &st)) die("stat");
+  report(now() - start, count);
+}
+static void row_cold_missing(void) {
+  struct stat st;
+  int64_t start = now();
+  for (long i = 0; i < count; i++) {
+    if (!stat(path_of("n0/missing-%s-%ld", tag, i), &st) || errno != ENOENT) die("missing name found");
+  }
+  report(now() - start, count);
+}
+
 /* ---- the empty round trip: requests that no kernel answers from a cache ---- */
 
 static void op_statfs(long i) {
@@ -414,6 +431,7 @@ static const struct { const char *name; void (*run)(void); } rows[] = {
   {"stat", row_stat}, {"stat-later", row_stat_later}, {"missing", row_missing}, {"open-read", row_open_read},
   {"readdir-1000", row_readdir1000}, {"readdir-20", row_readdir20},
   {"walk", row_walk}, {"walk-again", row_walk_again},
+  {"cold-stat", row_cold_stat}, {"cold-missing", row_cold_missing},
   {"statfs", row_statfs}, {"getxattr", row_getxattr},
   {"create", row_create}, {"unlink", row_unlink}, {"rename", row_rename}, {"chmod", row_chmod},
   {"mkdir", row_mkdir}, {"rmdir", row_rmdir},

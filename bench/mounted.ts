@@ -10,10 +10,18 @@
  */
 import { existsSync, mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { measureGrowth } from './growth.ts';
 import { CommandFailed, machineFacts, residentBytes, run } from './host.ts';
 import { plotTable } from './plot.ts';
 import { markdown } from './report.ts';
-import type { MemoryResult, Results, RowResult, StartResult, TableResult } from './results.ts';
+import type {
+  GrowthResult,
+  MemoryResult,
+  Results,
+  RowResult,
+  StartResult,
+  TableResult,
+} from './results.ts';
 import { COMMAND_ROWS, MICRO_ROWS, ROWS } from './rows.ts';
 import type { CommandRow, MicroRow, Row, Table } from './rows.ts';
 import { cacheDirectory, commandSources, compiledLoad, lowerTree, manyFiles } from './sources.ts';
@@ -25,18 +33,24 @@ export interface MountedOptions {
   rounds: number;
   tables: Table[];
   subjects: SubjectId[];
-  /** Row ids; "start" and "memory" name the two measurements that are no row of a table. */
+  /** Row ids; "start", "memory" and "growth" name the measurements that are no row of a table. */
   rows: string[];
   /** Files of the memory measurement. */
   files: number;
   save: boolean;
 }
 
-export const ROW_NAMES: readonly string[] = [...ROWS.map((row) => row.id), 'start', 'memory'];
+export const ROW_NAMES: readonly string[] = [
+  ...ROWS.map((row) => row.id),
+  'start',
+  'memory',
+  'growth',
+];
 
 /** A whole command takes seconds, and its figures vary less: this many rounds at most. */
 const COMMAND_ROUNDS = 5;
 const QUICK_COMMAND_ROUNDS = 1;
+const GROWTH_ROUNDS = 5;
 
 /** What must be undone however the run ends, last first. */
 const cleanups: (() => void)[] = [];
@@ -85,7 +99,22 @@ function measure(options: MountedOptions): Results {
       results.tables.push(measureTable(table, rows, { options, load, lower }));
   }
   if (options.rows.includes('memory')) results.memory = measureMemory(options, load);
+  if (options.rows.includes('growth')) results.growth = growthOf(options, load);
   return results;
+}
+
+function growthOf(options: MountedOptions, load: string): GrowthResult[] {
+  const mark = cleanups.length;
+  return measureGrowth({
+    ...options,
+    load,
+    rounds: Math.min(options.rounds, GROWTH_ROUNDS),
+    makePlace: (lowers) => ({ ...makePlace('ext4', ''), lowers }),
+    track: (subject) => void cleanups.push(() => subject.unmount()),
+    release: () => {
+      while (cleanups.length > mark) cleanups.pop()?.();
+    },
+  });
 }
 
 interface Context {
@@ -102,12 +131,12 @@ function makePlace(table: Table, lower: string): Place {
     run(['mount', '-t', 'tmpfs', 'bench', base]);
     cleanups.push(() => void run(['umount', base]));
     run(['cp', '-a', '--sparse=auto', lower, join(base, 'lower')]);
-    return { base, lower: join(base, 'lower') };
+    return { base, lowers: [join(base, 'lower')] };
   }
-  if (table !== 'user') return { base, lower };
+  if (table !== 'user') return { base, lowers: [lower] };
   const namespace = new Namespace();
   cleanups.push(() => namespace.close());
-  return { base, lower, namespace };
+  return { base, lowers: [lower], namespace };
 }
 
 function mountSubjects(table: Table, ids: readonly SubjectId[], place: Place): Subject[] {

@@ -20,7 +20,7 @@ const COLOURS: Record<SubjectId, string> = {
 };
 
 const WIDTH = 1000;
-const LEFT = 270;
+const LEFT = 300;
 const RIGHT = 90;
 const TOP = 92;
 const BAR = 11;
@@ -168,6 +168,6 @@ function text(x: number, y: number, content: string, style: TextStyle): string {
   const escaped = content.replaceAll('&', '&amp;').replaceAll('<', '&lt;');
   return (
     `<text x="${x.toFixed(1)}" y="${y.toFixed(1)}" font-size="${style.size}" fill="${style.fill ?? TEXT}" ` +
-    `text-anchor="${style.anchor ?? 'start'}" font-weight="${style.weight ?? 'normal'}">${escaped}</text>`
+    `paint-order="stroke" stroke="#ffffff" stroke-width="2" text-anchor="${style.anchor ?? 'start'}" font-weight="${style.weight ?? 'normal'}">${escaped}</text>`
   );
 }

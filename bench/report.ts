@@ -1,5 +1,6 @@
 /** The record of a run as Markdown: per table the medians, the ratios and the targets. */
 import type {
+  GrowthResult,
   MemoryResult,
   Results,
   RowResult,
@@ -10,7 +11,7 @@ import type {
 import { bestPeer, median, medianOf, shown, spreadOf, verdictsOf } from './results.ts';
 import { ROWS } from './rows.ts';
 import type { Table } from './rows.ts';
-import { isPalimpsest } from './subjects.ts';
+import { isPalimpsest, SUBJECTS } from './subjects.ts';
 import type { SubjectId } from './subjects.ts';
 
 const TABLE_TITLES: Record<Table, string> = {
@@ -41,6 +42,7 @@ export function markdown(results: Results): string {
   for (const table of results.tables) lines.push(...tableLines(table));
   if (results.start !== undefined) lines.push(...startLines(results.start));
   if (results.memory !== undefined) lines.push(...memoryLines(results.memory));
+  if (results.growth !== undefined) lines.push(...growthLines(results.growth));
   return `${lines.join('\n')}\n`;
 }
 
@@ -168,4 +170,40 @@ function memoryLines(memory: readonly MemoryResult[]): string[] {
     );
   }
   return [...lines, ''];
+}
+
+/** How often larger the last figure may be than the first: one size of noise on a flat line. */
+const FLAT = 1.3;
+
+function growthLines(growth: readonly GrowthResult[]): string[] {
+  const lines = [
+    '## Growth, µs per operation',
+    '',
+    'Target: flat over files; over branches at most logarithmic on a hit, linear on a miss.',
+    '',
+  ];
+  for (const { axis, title, sizes, samples } of growth) {
+    lines.push(
+      `| ${title} | ${sizes.map((size) => `${size} ${axis}`).join(' | ')} | last / first | |`,
+      `|${'---|'.repeat(sizes.length + 3)}`,
+    );
+    for (const id of SUBJECTS) {
+      const figures = samples
+        .map((at) => at[id])
+        .map((at) => (at === undefined ? undefined : median(at)));
+      const [first, last] = [figures[0], figures.at(-1)];
+      if (first === undefined || last === undefined) continue;
+      const outcome = isPalimpsest(id) ? growthOutcome(axis, title, last / first) : '';
+      const cells = figures.map((ns) => shown(ns, 'µs')).join(' | ');
+      lines.push(`| ${id} | ${cells} | ${(last / first).toFixed(2)} | ${outcome} |`);
+    }
+    lines.push('');
+  }
+  return lines;
+}
+
+/** From 1 to 64 branches: a logarithm doubles six times, a line has 65 branches to ask instead of 2. */
+function growthOutcome(axis: GrowthResult['axis'], title: string, ratio: number): string {
+  const allowed = axis === 'files' ? FLAT : title.includes('hit') ? 6 : 33;
+  return ratio <= allowed ? 'met' : '**missed**';
 }

@@ -35,6 +35,14 @@ export interface MemoryResult {
   forgotten: number;
 }
 
+export interface GrowthResult {
+  axis: 'files' | 'branches';
+  title: string;
+  /** Parallel to `samples`: nanoseconds per operation at each size. */
+  sizes: number[];
+  samples: Partial<Record<SubjectId, number[]>>[];
+}
+
 export interface StartResult {
   bareNodeMs: number[];
   mountMs: Partial<Record<SubjectId, number[]>>;
@@ -48,6 +56,7 @@ export interface Results {
   tables: TableResult[];
   start?: StartResult;
   memory?: MemoryResult[];
+  growth?: GrowthResult[];
 }
 
 export function median(values: readonly number[]): number {

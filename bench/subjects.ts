@@ -88,7 +88,8 @@ export class Namespace {
 export interface Place {
   /** Where uppers, work directories and mount points go. */
   base: string;
-  lower: string;
+  /** Read-only branches, topmost first. */
+  lowers: readonly string[];
   namespace?: Namespace | undefined;
 }
 
@@ -137,7 +138,7 @@ export class Subject {
     mkdirSync(work, { recursive: true });
     const log = openSync(join(this.dir, 'log'), 'a');
     try {
-      const argv = this.mountCommand(this.place.lower, work);
+      const argv = this.mountCommand(work);
       const { ms } = this.run(argv, { logFd: log, timeoutMs: 30_000, env: this.environment() });
       this.mounted = true;
       const device = this.run(['stat', '-c', '%d', this.mountPoint]).stdout.trim();
@@ -185,18 +186,13 @@ export class Subject {
     return { XDG_STATE_HOME: join(this.dir, 'state'), XDG_RUNTIME_DIR: join(this.dir, 'runtime') };
   }
 
-  private mountCommand(lower: string, work: string): string[] {
+  private mountCommand(work: string): string[] {
     const { upper, mountPoint } = this;
-    const layers = `lowerdir=${lower},upperdir=${upper},workdir=${work}`;
-    const palimpsest = [
-      process.execPath,
-      PALIMPSEST,
-      'mount',
-      '--branch',
-      `${upper}=rw`,
-      '--branch',
-      `${lower}=ro`,
-    ];
+    const { lowers } = this.place;
+    const layers = `lowerdir=${lowers.join(':')},upperdir=${upper},workdir=${work}`;
+    const branches = [`${upper}=RW`, ...lowers.map((lower) => `${lower}=RO`)].join(':');
+    const palimpsest = [process.execPath, PALIMPSEST, 'mount', '--branch', `${upper}=rw`];
+    palimpsest.push(...lowers.flatMap((lower) => ['--branch', `${lower}=ro`]));
     switch (this.id) {
       case 'plain':
         throw new TypeError('a plain directory is not mounted');
@@ -207,19 +203,13 @@ export class Subject {
       case 'fuse-overlayfs':
         return ['fuse-overlayfs', '-o', layers, mountPoint];
       case 'unionfs-fuse':
-        return [
-          'unionfs-fuse',
-          '-o',
-          'cow,use_ino,max_files=15000',
-          `${upper}=RW:${lower}=RO`,
-          mountPoint,
-        ];
+        return ['unionfs-fuse', '-o', 'cow,use_ino,max_files=15000', branches, mountPoint];
       case 'mergerfs':
         return [
           'mergerfs',
           '-o',
           'use_ino,cache.files=auto-full,cache.writeback=true,category.create=ff',
-          `${upper}=RW:${lower}=RO`,
+          branches,
           mountPoint,
         ];
       case 'palimpsest':
@@ -233,7 +223,8 @@ export class Subject {
 
   /** The plain directory has the lower tree's files as its own, so that every row has something to read. */
   private fillPlain(): number {
-    run(['cp', '-a', '--sparse=auto', `${this.place.lower}/.`, this.mountPoint]);
+    for (const lower of this.place.lowers)
+      run(['cp', '-a', '--sparse=auto', `${lower}/.`, this.mountPoint]);
     return 0;
   }
 }
