@@ -17,6 +17,16 @@ import { assert } from '../../lib/assert.ts';
 import { tryClose, tryOpenat } from '../../sys/open.ts';
 import { CACHED_DESCRIPTORS_MAX, CACHED_DESCRIPTORS_MIN, RESERVED_DESCRIPTORS } from './limits.ts';
 
+/** What a descriptor of an inode is good for; each is good for what those before it are. */
+export const FdAccess = {
+  /** O_PATH: it leads to the object. */
+  Path: 0,
+  Read: 1,
+  /** Read and write. */
+  Write: 2,
+} as const;
+export type FdAccess = (typeof FdAccess)[keyof typeof FdAccess];
+
 export class Descriptor {
   /** The open descriptor, or -1. */
   fd = -1;

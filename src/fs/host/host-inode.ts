@@ -1,0 +1,357 @@
+/**
+ * An inode of a host filesystem: a location, and a descriptor while there is one.
+ *
+ * I1. A directory's location and descriptor are its HostDir's, shared by all inodes that mean it. Any
+ *     other inode has a location (dir, name) of its own, and a descriptor in the cache or pinned.
+ * I2. Lookup gives a new object each time: one HostInode, one `forget`. Two objects may mean one file;
+ *     an unlink or rename through one is not told to the other (whose location is then ENOENT).
+ * I3. Every name is resolved one component at a time from a descriptor, never following a symlink:
+ *     no link in a branch leads out of it.
+ * I4. Nothing is kept of what the host knows but: the type, the inode number as last seen, and
+ *     S_ISGID of directories. Changes made beneath are seen at the next call; a location that is gone
+ *     answers ENOENT or ESTALE.
+ */
+import { Errno } from '../../abi/errno.ts';
+import { S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, S_ISGID } from '../../abi/mode.ts';
+import type { Stat } from '../../abi/stat.ts';
+import { fail } from '../../kernel/error.ts';
+import type { Task } from '../../kernel/task.ts';
+import { tryNameToHandle } from '../../sys/file-handle.ts';
+import { getdents64 } from '../../sys/getdents.ts';
+import { orFail } from '../../sys/native.ts';
+import { readlinkat } from '../../sys/namespace.ts';
+import { tryClose } from '../../sys/open.ts';
+import { statxIno, statxMode, statxRecord, tryStatx } from '../../sys/statx.ts';
+import {
+  tryGetxattr, tryListxattr, tryRemovexattr, trySetxattr, xattrNames, xattrValue,
+} from '../../sys/xattr.ts';
+import type {
+  Cred, DirEntry, FileHandle, Inode, IoBuffer, Name, SetAttr,
+} from '../../vfs/inode-operations.ts';
+import { anchorFd, anchorName, statInode, xattrName } from './anchor.ts';
+import {
+  makeDirectory, makeFile, makeNode, makeSymlink, makeTmpfile, type Making,
+} from './create.ts';
+import { Descriptor, FdAccess } from './descriptor-cache.ts';
+import {
+  copyFile, fallocateFile, openListing, readFile, seekFile, syncFile, writeFile,
+} from './file-data.ts';
+import { fileIoctl } from './file-ioctl.ts';
+import { type HostDir, UNKNOWN_INO } from './host-dir.ts';
+import type { HostFs } from './host-fs.ts';
+import { checkName } from './names.ts';
+import {
+  checkRenameFlags, linkInode, type Location, removeDirectory, renameInode, unlinkInode,
+} from './namespace.ts';
+import { setAttributes } from './set-attributes.ts';
+
+/** What a lookup of name and attributes at once finds. */
+export interface Found {
+  readonly inode: HostInode;
+  readonly stat: Stat;
+}
+
+export class HostInode extends Descriptor implements Inode {
+  readonly fs: HostFs;
+  readonly type: number;
+  doorNode = -1;
+
+  /** Directories: the place it is. */
+  readonly self: HostDir | undefined;
+  /** Others: where it is; undefined once it has no name that we know. */
+  dir: HostDir | undefined = undefined;
+  name = '';
+  /** Further names, not all still true (namespace.ts, L1). */
+  others: Location[] | undefined = undefined;
+  /** As last seen. */
+  ino: number;
+  /** What the open descriptor is good for. */
+  access: FdAccess = FdAccess.Path;
+  #forgotten = false;
+
+  /** `self` comes with a user counted for this inode. */
+  constructor(fs: HostFs, type: number, ino: number, self: HostDir | undefined) {
+    super();
+    this.fs = fs;
+    this.type = type;
+    this.ino = ino;
+    this.self = self;
+  }
+
+  get parentIno(): number | undefined {
+    const ino = this.self?.parent?.ino ?? UNKNOWN_INO;
+    return ino === UNKNOWN_INO ? undefined : ino;
+  }
+
+  /** Errors: ENOTDIR. */
+  directory(): HostDir {
+    if (this.self === undefined) fail(Errno.ENOTDIR);
+    return this.self;
+  }
+
+  *getattr(): Task<Stat> {
+    statInode(this);
+    const stat = statxRecord();
+    this.#learn(stat);
+    return stat;
+  }
+
+  #learn(stat: Stat): void {
+    this.ino = stat.ino;
+    if (this.self === undefined) return;
+    this.self.ino = stat.ino;
+    this.self.setgid = (stat.mode & S_ISGID) !== 0;
+  }
+
+  *setattr(changes: SetAttr): Task<void> {
+    setAttributes(this, changes);
+  }
+
+  *readlink(): Task<string> {
+    if (this.type !== S_IFLNK) fail(Errno.EINVAL);
+    const name = anchorName(this);
+    return readlinkat(anchorFd(this), name);
+  }
+
+  // -- directories --
+
+  *lookup(name: Name): Task<HostInode | undefined> {
+    return this.#find(name) ? this.#found(name) : undefined;
+  }
+
+  /** Lookup and getattr by one call of the host. */
+  *lookupWithStat(name: Name): Task<Found | undefined> {
+    if (!this.#find(name)) return undefined;
+    const stat = statxRecord();
+    return { inode: this.#found(name), stat };
+  }
+
+  /** statx of a name into scratch; false if there is none. */
+  #find(name: Name): boolean {
+    checkName(name);
+    const result = tryStatx(this.directory().descriptor(), name);
+    if (result < 0 && result !== -Errno.ENOENT) fail(-result);
+    return result >= 0;
+  }
+
+  /** The inode of what statx has just found. */
+  #found(name: Name): HostInode {
+    const mode = statxMode();
+    const ino = statxIno();
+    const type = mode & S_IFMT;
+    if (type !== S_IFDIR) return this.#childAt(name, type, ino);
+    const self = this.directory().child(name, ino);
+    self.setgid = (mode & S_ISGID) !== 0;
+    return new HostInode(this.fs, type, ino, self);
+  }
+
+  /** The inode of a name here that is no directory. */
+  #childAt(name: Name, type: number, ino: number): HostInode {
+    const inode = new HostInode(this.fs, type, ino, undefined);
+    inode.dir = this.directory();
+    inode.dir.retain();
+    inode.name = name;
+    return inode;
+  }
+
+  *readdir(): Task<DirEntry[]> {
+    const fd = openListing(this);
+    try {
+      return getdents64(fd) as DirEntry[];
+    } finally {
+      tryClose(fd);
+    }
+  }
+
+  *create(name: Name, mode: number, cred: Cred): Task<HostInode> {
+    const fd = makeFile(this.#making(name, cred), name, mode);
+    const inode = this.#childAt(name, S_IFREG, UNKNOWN_INO);
+    inode.access = FdAccess.Write;
+    this.fs.process.descriptors.adopt(inode, fd);
+    return inode;
+  }
+
+  *tmpfile(mode: number, cred: Cred): Task<HostInode> {
+    const dir = this.directory();
+    if (this.fs.readOnly) fail(Errno.EROFS);
+    const fd = makeTmpfile({ process: this.fs.process, dir, cred }, mode);
+    const inode = new HostInode(this.fs, S_IFREG, UNKNOWN_INO, undefined);
+    inode.access = FdAccess.Write;
+    this.fs.process.descriptors.adopt(inode, fd);
+    this.fs.process.descriptors.pin(inode);
+    return inode;
+  }
+
+  *mkdir(name: Name, mode: number, cred: Cred): Task<HostInode> {
+    makeDirectory(this.#making(name, cred), name, mode);
+    const dir = this.directory();
+    dir.cutOffChild(name);
+    const self = dir.child(name, UNKNOWN_INO);
+    self.setgid = dir.setgid;
+    return new HostInode(this.fs, S_IFDIR, UNKNOWN_INO, self);
+  }
+
+  *mknod(
+    name: Name,
+    mode: number,
+    rdevMajor: number,
+    rdevMinor: number,
+    cred: Cred,
+  ): Task<HostInode> {
+    const device = { major: rdevMajor, minor: rdevMinor };
+    makeNode(this.#making(name, cred), name, mode, device);
+    const type = (mode & S_IFMT) === 0 ? S_IFREG : mode & S_IFMT;
+    return this.#childAt(name, type, UNKNOWN_INO);
+  }
+
+  *symlink(name: Name, target: string, cred: Cred): Task<HostInode> {
+    makeSymlink(this.#making(name, cred), name, target);
+    return this.#childAt(name, S_IFLNK, UNKNOWN_INO);
+  }
+
+  /** The checks before something is made. Errors: ENAMETOOLONG; ENOTDIR; EEXIST; EROFS. */
+  #making(name: Name, cred: Cred): Making {
+    checkName(name);
+    const dir = this.directory();
+    if (this.fs.readOnly) fail(this.#find(name) ? Errno.EEXIST : Errno.EROFS);
+    return { process: this.fs.process, dir, cred };
+  }
+
+  *link(name: Name, target: Inode): Task<void> {
+    checkName(name);
+    const dir = this.directory();
+    if (!(target instanceof HostInode) || target.fs !== this.fs) fail(Errno.EXDEV);
+    if (this.fs.readOnly) fail(this.#find(name) ? Errno.EEXIST : Errno.EROFS);
+    linkInode(dir, name, target);
+  }
+
+  *unlink(name: Name, victim: Inode): Task<void> {
+    this.#checkRemoval(name);
+    unlinkInode(this.directory(), name, this.#own(victim));
+  }
+
+  *rmdir(name: Name, victim: Inode): Task<void> {
+    this.#checkRemoval(name);
+    removeDirectory(this.directory(), name, this.#own(victim));
+  }
+
+  #checkRemoval(name: Name): void {
+    checkName(name);
+    this.directory();
+    if (this.fs.readOnly) fail(this.#find(name) ? Errno.EROFS : Errno.ENOENT);
+  }
+
+  /** Errors: EXDEV it is of another filesystem. */
+  #own(inode: Inode): HostInode {
+    if (!(inode instanceof HostInode) || inode.fs !== this.fs) fail(Errno.EXDEV);
+    return inode;
+  }
+
+  *rename(
+    name: Name,
+    source: Inode,
+    newDir: Inode,
+    newName: Name,
+    replaced: Inode | undefined,
+    flags: number,
+  ): Task<void> {
+    checkName(name);
+    checkName(newName);
+    checkRenameFlags(flags);
+    const to = this.#own(newDir);
+    const dir = this.directory();
+    if (this.fs.readOnly) fail(this.#find(name) ? Errno.EROFS : Errno.ENOENT);
+    renameInode({
+      dir,
+      name,
+      source: this.#own(source),
+      newDir: to.directory(),
+      newName,
+      replaced: replaced === undefined ? undefined : this.#own(replaced),
+      flags,
+    });
+  }
+
+  // -- regular files --
+
+  read(buffer: IoBuffer, position: number): Task<number> {
+    return readFile(this, buffer, position);
+  }
+
+  *write(buffer: IoBuffer, position: number): Task<number> {
+    return writeFile(this, buffer, position);
+  }
+
+  fsync(dataOnly: boolean): Task<void> {
+    return syncFile(this, dataOnly);
+  }
+
+  *fallocate(mode: number, position: number, length: number): Task<void> {
+    fallocateFile(this, mode, position, length);
+  }
+
+  *seek(position: number, whence: number): Task<number> {
+    return seekFile(this, position, whence);
+  }
+
+  /** Into any file of any HostFs: whether that is the same filesystem, the host knows best. */
+  *copyRange(
+    position: number,
+    target: Inode,
+    targetPosition: number,
+    length: number,
+  ): Task<number> {
+    if (!(target instanceof HostInode)) fail(Errno.EXDEV);
+    return yield* copyFile(this, { position, target, targetPosition, length });
+  }
+
+  // -- extended attributes --
+
+  *getxattr(name: string): Task<Uint8Array | undefined> {
+    const at = xattrName(this);
+    const length = tryGetxattr(anchorFd(this), at, name);
+    if (length === -Errno.ENODATA) return undefined;
+    return xattrValue(orFail(length));
+  }
+
+  *setxattr(name: string, value: Uint8Array, flags: number): Task<void> {
+    if (this.fs.readOnly) fail(Errno.EROFS);
+    const at = xattrName(this);
+    orFail(trySetxattr(anchorFd(this), at, name, value, flags));
+  }
+
+  *listxattr(): Task<string[]> {
+    const at = xattrName(this);
+    return xattrNames(orFail(tryListxattr(anchorFd(this), at)));
+  }
+
+  *removexattr(name: string): Task<void> {
+    if (this.fs.readOnly) fail(Errno.EROFS);
+    const at = xattrName(this);
+    orFail(tryRemovexattr(anchorFd(this), at, name));
+  }
+
+  // -- the rest --
+
+  *exportHandle(): Task<FileHandle | undefined> {
+    const at = anchorName(this);
+    const handle = tryNameToHandle(anchorFd(this), at);
+    if (typeof handle !== 'number') return { ...handle, uuid: this.fs.uuid };
+    if (handle !== -Errno.EOPNOTSUPP && handle !== -Errno.EOVERFLOW) fail(-handle);
+    return undefined;
+  }
+
+  *ioctl(command: number, input: Uint8Array, outputBytes: number): Task<Uint8Array> {
+    return fileIoctl(this, command, input, outputBytes);
+  }
+
+  forget(): void {
+    if (this.#forgotten) return;
+    this.#forgotten = true;
+    this.fs.process.descriptors.drop(this);
+    this.self?.releaseUser();
+    this.dir?.releaseUser();
+    this.dir = undefined;
+    for (const known of this.others?.splice(0) ?? []) known.dir.releaseUser();
+  }
+}
