@@ -9,6 +9,13 @@ type Action = (...args: never[]) => Promise<number>;
 
 class Statuses {
   status = EXIT_OK;
+  /** What was typed, to begin anew elsewhere. */
+  readonly argv: readonly string[];
+
+  constructor(argv: readonly string[] = []) {
+    this.argv = argv;
+  }
+
   /** Keep what the command returns as the exit status. */
   take(action: Action): (...args: unknown[]) => Promise<void> {
     return async (...args) => {
@@ -104,9 +111,10 @@ Example:
   palimpsest run --workspace try -- make -j4 && palimpsest diff try && palimpsest commit try`,
     )
     .action(
-      statuses.take(async (command: string[], options: object) =>
-        (await import('./run.ts')).runCommand(command, options as never),
-      ),
+      statuses.take(async (command: string[], options: object) => {
+        (await import('./user-namespace.ts')).enterUserNamespace(statuses.argv);
+        return (await import('./run.ts')).runCommand(command, options as never);
+      }),
     );
 }
 
@@ -131,6 +139,13 @@ function addLists(program: Command, statuses: Statuses): void {
         (await import('./list.ts')).statusCommand(name, options as never),
       ),
     );
+}
+
+/** A workspace was made in a user namespace; a mount is unmounted outside of one. */
+async function enterFor(name: string, argv: readonly string[]): Promise<void> {
+  if (process.geteuid?.() === 0) return;
+  if ((await import('./workspace.ts')).findWorkspace(name) === undefined) return;
+  (await import('./user-namespace.ts')).enterUserNamespace(argv);
 }
 
 function withSelection(command: Command): Command {
@@ -158,9 +173,10 @@ function addDiff(program: Command, statuses: Statuses): void {
     .option('--exit-code', 'status 1 if there are changes, 2 on an error')
     .option('-q, --quiet', 'print nothing; implies --exit-code')
     .action(
-      statuses.take(async (name: string, paths: string[], options: object) =>
-        (await import('./diff.ts')).diffCommand(name, paths, options as never),
-      ),
+      statuses.take(async (name: string, paths: string[], options: object) => {
+        await enterFor(name, statuses.argv);
+        return (await import('./diff.ts')).diffCommand(name, paths, options as never);
+      }),
     );
 }
 
@@ -179,9 +195,10 @@ function addCommit(program: Command, statuses: Statuses): void {
     .option('--json', 'one JSON object')
     .option('-q, --quiet', 'print errors only')
     .action(
-      statuses.take(async (name: string, paths: string[], options: object) =>
-        (await import('./commit.ts')).commitCommand(name, paths, options as never),
-      ),
+      statuses.take(async (name: string, paths: string[], options: object) => {
+        await enterFor(name, statuses.argv);
+        return (await import('./commit.ts')).commitCommand(name, paths, options as never);
+      }),
     );
   withSelection(
     program
@@ -193,9 +210,10 @@ function addCommit(program: Command, statuses: Statuses): void {
     .option('--json', 'one JSON object')
     .option('-q, --quiet', 'print errors only')
     .action(
-      statuses.take(async (name: string, paths: string[], options: object) =>
-        (await import('./discard.ts')).discardCommand(name, paths, options as never),
-      ),
+      statuses.take(async (name: string, paths: string[], options: object) => {
+        await enterFor(name, statuses.argv);
+        return (await import('./discard.ts')).discardCommand(name, paths, options as never);
+      }),
     );
 }
 
@@ -261,7 +279,7 @@ Begin with:
 
 /** Errors: what the commands throw. What commander says itself has been printed already. */
 export async function runProgram(argv: string[]): Promise<number> {
-  const statuses = new Statuses();
+  const statuses = new Statuses(argv);
   if (argv[0] === '--version' || argv[0] === '-V') {
     return (await import('./version.ts')).versionCommand({});
   }

@@ -114,12 +114,13 @@ function environmentOf(place: Place, given: readonly string[]): NodeJS.ProcessEn
   return env;
 }
 
-/** unshare(1) of util-linux: root needs a mount namespace, everyone else a user namespace too. */
-function namespaceArguments(): string[] {
-  const mount = ['--mount', '--propagation', 'private'];
-  if (process.geteuid?.() === 0) return mount;
-  return ['--user', '--map-current-user', '--keep-caps', ...mount];
-}
+/** For unshare(1). An ordinary user is in a user namespace already. */
+const NAMESPACE = [
+  '--mount',
+  // slave: what is mounted outside appears, and what is unmounted outside does not live on in here.
+  '--propagation',
+  'slave',
+];
 
 /** Sent by the terminal to everyone in the foreground, so the command has its own copy. */
 const TERMINAL_SIGNALS: readonly NodeJS.Signals[] = ['SIGINT', 'SIGQUIT'];
@@ -154,7 +155,7 @@ async function runInside(place: Place, command: string[], env: NodeJS.ProcessEnv
   const path = join(directory, `run-${randomUUID()}.json`);
   writeFileSync(path, JSON.stringify(request), { mode: 0o600, flag: 'wx' });
   const inside = [process.execPath, programFile(new URL('./run-inside.ts', import.meta.url)), path];
-  const child = spawn('unshare', [...namespaceArguments(), '--', ...inside], {
+  const child = spawn('unshare', [...NAMESPACE, '--', ...inside], {
     stdio: ['inherit', 'inherit', 'inherit', 'pipe'],
     cwd: '/',
   });
@@ -180,7 +181,7 @@ async function runInside(place: Place, command: string[], env: NodeJS.ProcessEnv
 function noNamespaceMessage(): string {
   if (process.geteuid?.() === 0) return 'the view could not be set up (see above)';
   return (
-    'the view could not be set up (see above). Without root it needs user namespaces and ' +
+    'the view could not be set up (see above). Without root it needs ' +
     'read and write permission for /dev/fuse: palimpsest doctor says more'
   );
 }
