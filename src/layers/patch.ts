@@ -21,7 +21,7 @@ import type { ViewNode } from './view.ts';
 /** Bytes. Beyond, lines would cost more memory than a reader of patches has use for. */
 export const PATCH_FILE_BYTES_MAX = 32 << 20;
 /** Inserted plus deleted lines up to which the shortest script is searched for; it costs the square. */
-const EDIT_LENGTH_MAX = 4000;
+const EDIT_LENGTH_MAX = 1500;
 const CONTEXT_LINES = 3;
 /** As git looks for NUL. */
 const BINARY_PROBE_BYTES = 8000;
@@ -120,7 +120,8 @@ function onePatch(
   if (before === undefined && after === undefined) return '';
   const oldPath = change.from ?? change.path;
   const header = headerOf({ oldPath, newPath: change.path, before, after, renamed: change.op === 'R' });
-  const body = bodyOf({ oldPath, newPath: change.path, before, after }, options);
+  const pair = { oldPath, newPath: change.path, before, after };
+  const body = keepsContent(change) ? '' : indexOf(pair) + bodyOf(pair, options);
   // Only owner, xattrs or links: a header that says nothing would be refused.
   const silent = body === '' && before !== undefined && after !== undefined &&
     change.op !== 'R' && before.mode === after.mode;
@@ -155,6 +156,20 @@ const sameBytes = (a: Side, b: Side): boolean =>
 
 /** Only 100 has a meaning to programs. */
 const similarity = (a: Side, b: Side): number => (isSame(a, b) ? 100 : 50);
+
+/**
+ * `index OLD..NEW MODE`, as git writes it. Programs other than git tell by it that an empty file goes
+ * away, and that what is patched is a symlink. A binary patch brings its own.
+ */
+function indexOf({ before, after }: Pair): string {
+  if ((before !== undefined && before.text === undefined) || (after !== undefined && after.text === undefined)) {
+    return '';
+  }
+  const name = (side: Side | undefined): string =>
+    blobName(side, Buffer.from(side?.text ?? '', 'latin1')).slice(0, 7);
+  const mode = before?.mode === after?.mode ? ` ${before!.mode.toString(8)}` : '';
+  return `index ${name(before)}..${name(after)}${mode}\n`;
+}
 
 interface Pair {
   oldPath: string;
