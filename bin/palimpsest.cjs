@@ -23,7 +23,8 @@ function enableCompileCache() {
 
 function main() {
   if (!isPinnedNode()) {
-    execPinned([__filename, ...process.argv.slice(2)]);
+    // The name it was called by, not where it lies: mount(8) calls a link to it.
+    execPinned([process.argv[1], ...process.argv.slice(2)]);
     return;
   }
   enableCompileCache();

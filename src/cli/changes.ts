@@ -8,8 +8,8 @@ import { formatBytes } from './output.ts';
 import { OpenLayer, type Subject, type SubjectLayer } from './subject.ts';
 
 export interface SelectionOptions {
-  include: string[];
-  exclude: string[];
+  include?: string[];
+  exclude?: string[];
 }
 
 /** Only what was given: an absent field and an empty list are not the same to a selection. */
@@ -19,10 +19,14 @@ export function selectionOf(
 ): { paths?: readonly string[]; include?: string[]; exclude?: string[] } {
   return {
     ...(paths === undefined || paths.includes('') ? {} : { paths }),
-    ...(given.include.length === 0 ? {} : { include: given.include.map(bytesPath) }),
-    ...(given.exclude.length === 0 ? {} : { exclude: given.exclude.map(bytesPath) }),
+    ...(given.include === undefined ? {} : { include: given.include.map(bytesPath) }),
+    ...(given.exclude === undefined ? {} : { exclude: given.exclude.map(bytesPath) }),
   };
 }
+
+/** Is everything meant, not a part? */
+export const isWhole = (given: SelectionOptions, chosen: unknown): boolean =>
+  chosen === undefined && given.include === undefined && given.exclude === undefined;
 
 /** With several layers, a path alone does not say which: then it is shown whole. */
 export function shownChanges(

@@ -8,6 +8,7 @@ import { MountError } from '../mount/options.ts';
 import {
   type SelectionOptions,
   conflictLines,
+  isWhole,
   progress,
   selectionOf,
   shownChanges,
@@ -126,7 +127,7 @@ export async function commitCommand(
   }
   return whileUnmounted(subject, () => {
     const outcome = commitLayers(subject, chosen, options);
-    const whole = chosen === undefined && options.include.length + options.exclude.length === 0;
+    const whole = isWhole(options, chosen);
     // A workspace whose changes are all in the real tree has nothing left to say.
     const isDone = outcome.applied && whole && outcome.conflicts.length === 0;
     if (isDone && subject.workspace !== undefined) removeWorkspace(subject.workspace);

@@ -6,6 +6,7 @@ import type { Change } from '../layers/types.ts';
 import {
   type SelectionOptions,
   forEachLayer,
+  isWhole,
   progress,
   selectionOf,
   shownChanges,
@@ -61,7 +62,7 @@ export async function discardCommand(
 ): Promise<number> {
   const subject = findSubject(name);
   const chosen = pathsByLayer(subject, paths);
-  const whole = chosen === undefined && options.include.length + options.exclude.length === 0;
+  const whole = isWhole(options, chosen);
   if (options.dryRun === true) {
     await flushSubject(subject);
     return report(discardLayers(subject, chosen, options), options);

@@ -12,6 +12,12 @@ import { note } from './output.ts';
 const HELPER_NAME = /^(mount\.)?(fuse\.)?palimpsest(\.cjs)?$/;
 
 /** `mount.fuse.palimpsest SPEC DIR …`, or `SPEC DIR -o …` as mount.fuse3 calls us. */
+function helperArguments(argv: readonly string[]): readonly string[] | undefined {
+  // By the script that doctor installs.
+  if (argv[0] === 'mount-helper') return argv.slice(1);
+  return isHelperCall(argv) ? argv : undefined;
+}
+
 function isHelperCall(argv: readonly string[]): boolean {
   const name = basename(process.argv[1] ?? '');
   if (name.startsWith('mount.') && HELPER_NAME.test(name)) return true;
@@ -30,7 +36,8 @@ function refuseDamaged(argv: readonly string[]): void {
 
 async function dispatch(argv: string[]): Promise<number> {
   refuseDamaged(argv);
-  if (isHelperCall(argv)) return (await import('./mount-helper.ts')).mountHelper(argv);
+  const helper = helperArguments(argv);
+  if (helper !== undefined) return (await import('./mount-helper.ts')).mountHelper(helper);
   return (await import('./program.ts')).runProgram(argv);
 }
 

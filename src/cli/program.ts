@@ -2,9 +2,9 @@
 import { Command, CommanderError, Option } from 'commander';
 import { EXIT_OK, EXIT_USAGE } from './exit.ts';
 
-const collect = (value: string, before: string[]): string[] => [...before, value];
+/** An option that may be repeated; absent if it never was. */
+const collect = (value: string, before: string[] | undefined): string[] => [...(before ?? []), value];
 
-/** Order kept between --branch, --lower and --upper: they all go into one list. */
 type Action = (...args: never[]) => Promise<number>;
 
 class Statuses {
@@ -29,15 +29,15 @@ function addMount(program: Command, statuses: Statuses): void {
     .command('mount [SPEC_AND_DIR...]')
     .summary('show branches as one tree at a mount point; without arguments, list the mounts')
     .description(
-      'Show branches as one tree at a mount point. The first branch is topmost.\n' +
+      'Show branches as one tree at a mount point. The first branch is topmost. ' +
         'A writable branch (=rw) takes the changes; the others are never touched.',
     )
     .usage('[options] [SPEC] DIR')
-    .option('-b, --branch <DIR[=rw|ro]>', 'a branch, topmost first (repeat)', collect, [])
-    .option('-l, --lower <DIR>', 'a read-only branch, topmost first (repeat)', collect, [])
+    .option('-b, --branch <DIR[=rw|ro]>', 'a branch, topmost first (repeat)', collect)
+    .option('-l, --lower <DIR>', 'a read-only branch, topmost first (repeat)', collect)
     .option('-u, --upper <DIR>', 'the writable branch, on top of all')
-    .option('-w, --work <DIR>', 'work directory of the writable branch, on its filesystem', collect, [])
-    .option('-o, --options <LIST>', 'lowerdir=A:B,upperdir=U,workdir=W,ro,… (see below)', collect, [])
+    .option('-w, --work <DIR>', 'work directory of the writable branch, on its filesystem', collect)
+    .option('-o, --options <LIST>', 'lowerdir=A:B,upperdir=U,workdir=W,ro,… (see below)', collect)
     .option('-r, --read-only', 'nothing can be changed')
     .option('-f, --foreground', 'stay in the foreground; Ctrl-C unmounts')
     .option('-d, --debug', 'log every request')
@@ -84,7 +84,7 @@ function addRun(program: Command, statuses: Statuses): void {
     .command('run <COMMAND...>')
     .summary('run a command in a copy-on-write view of this directory tree')
     .description(
-      'Run a command in a copy-on-write view of the current directory tree. The command sees and\n' +
+      'Run a command in a copy-on-write view of the current directory tree. The command sees and ' +
         'changes the tree at its own path; the real tree stays as it is until you commit.',
     )
     .usage('[options] -- COMMAND [ARGUMENTS...]')
@@ -95,8 +95,8 @@ function addRun(program: Command, statuses: Statuses): void {
         .choices(['ask', 'keep', 'commit', 'discard']),
     )
     .option('-C, --directory <DIR>', 'run there, and cover that tree instead of the current one')
-    .option('--cow <PATH>', 'cover this tree too (repeat)', collect, [])
-    .option('--env <K=V>', 'set an environment variable (repeat)', collect, [])
+    .option('--cow <PATH>', 'cover this tree too (repeat)', collect)
+    .option('--env <K=V>', 'set an environment variable (repeat)', collect)
     .option('--json', 'say the outcome as one JSON line on standard error')
     .addHelpText(
       'after',
@@ -150,8 +150,8 @@ async function enterFor(name: string, argv: readonly string[]): Promise<void> {
 
 function withSelection(command: Command): Command {
   return command
-    .option('--include <GLOB>', 'only paths that match (repeat)', collect, [])
-    .option('--exclude <GLOB>', 'not the paths that match (repeat)', collect, []);
+    .option('--include <GLOB>', 'only paths that match (repeat)', collect)
+    .option('--exclude <GLOB>', 'not the paths that match (repeat)', collect);
 }
 
 function addDiff(program: Command, statuses: Statuses): void {
@@ -251,12 +251,13 @@ export function buildProgram(statuses: Statuses = new Statuses()): Command {
   const program = new Command('palimpsest');
   program
     .description(
-      'See directory trees as one, write to a layer above them, and then look at what changed,\n' +
+      'See directory trees as one, write to a layer above them, and then look at what changed, ' +
         'keep it, or throw it away.',
     )
     .usage('COMMAND [options]')
     .version('', '-V, --version', 'the version')
     .enablePositionalOptions()
+    .configureHelp({ subcommandTerm: (command) => command.name() })
     .showHelpAfterError('(palimpsest help COMMAND says more)')
     .addHelpText(
       'after',

@@ -68,7 +68,7 @@ function nextSteps(workspace: Workspace): void {
 
 async function commit(workspace: Workspace): Promise<[status: number, done: Done]> {
   const subject = findSubject(workspace.name);
-  const options = { conflict: 'fail' as const, include: [], exclude: [] };
+  const options = { conflict: 'fail' as const };
   let done: Done = 'conflict';
   const status = await whileUnmounted(subject, () => {
     const outcome = commitLayers(subject, undefined, options);

@@ -34,8 +34,8 @@ export interface RunCommandOptions {
   workspace?: string;
   onExit?: OnExit;
   directory?: string;
-  cow: string[];
-  env: string[];
+  cow?: string[];
+  env?: string[];
   json?: boolean;
 }
 
@@ -75,7 +75,7 @@ function resumeWorkspace(workspace: Workspace, cwd: string, options: RunCommandO
         `use -C ${bases[0]}, or another workspace`,
     );
   }
-  const further = options.cow
+  const further = (options.cow ?? [])
     .map((path) => realDirectory(resolve(path), '--cow'))
     .filter((path) => !covered(path));
   for (const path of further) {
@@ -95,7 +95,7 @@ function placeOf(options: RunCommandOptions): Place {
     resumeWorkspace(existing, cwd, options);
     return { workspace: existing, cwd, temporary: false };
   }
-  const workspace = createWorkspace(name, basesOf(cwd, options.cow));
+  const workspace = createWorkspace(name, basesOf(cwd, options.cow ?? []));
   return { workspace, cwd, temporary: name === undefined };
 }
 
@@ -200,7 +200,7 @@ export async function runCommand(command: string[], options: RunCommandOptions):
   const { afterRun, dropIfUnused } = await import('./run-exit.ts');
   let report: InsideReport;
   try {
-    report = await runInside(place, command, environmentOf(place, options.env));
+    report = await runInside(place, command, environmentOf(place, options.env ?? []));
   } catch (error) {
     if (place.temporary) await dropIfUnused(place.workspace);
     throw error;
