@@ -108,6 +108,8 @@ class Sequence {
   /** Inode numbers at the last look: the oracle's to the subject's. */
   #inodes = new Map<string, { ino: string; path: string }>();
   #startNs = 0n;
+  /** The subject's tree at the last look. */
+  #found: readonly TreeEntry[] | undefined;
   /** Kernel overlayfs moves the mtime of a metacopy file when it copies the data up at open. */
   #kernelTouched = false;
 
@@ -208,6 +210,15 @@ class Sequence {
     if ('errno' in found!) this.fail(`${when}: reading the tree: ${errnoName(found.errno)}`);
     if ('errno' in wanted!) throw new Error(`cannot read the oracle: ${errnoName(wanted.errno)}`);
     this.#compareTrees(when, wanted!.value as TreeEntry[], found!.value as TreeEntry[]);
+    this.#found = found!.value as TreeEntry[];
+  }
+
+  /** Nothing that was seen before the remount is different after it, times of just now included. */
+  async #lookAgain(before: readonly TreeEntry[]): Promise<void> {
+    await this.look('after the remount');
+    const differences = compareTrees(before, this.#found!, { mtimes: true, directoryNlink: true });
+    if (differences.length === 0) return;
+    this.fail(`before and after a remount differ\n  ${differences.slice(0, 12).join('\n  ')}`);
   }
 
   #compareTrees(when: string, wanted: TreeEntry[], found: TreeEntry[]): void {
@@ -246,7 +257,9 @@ class Sequence {
     }
     this.done.push([]);
     await this.world.mount(kind);
-    await this.look(`at the start of phase ${index} (${kind})`);
+    const sameAsBefore = this.options.phases[index - 1]?.kind === kind;
+    if (sameAsBefore) await this.#lookAgain(this.#found!);
+    else await this.look(`at the start of phase ${index} (${kind})`);
     const replay = this.options.replay?.[index];
     const every = this.options.every ?? 10;
     const count = replay?.length ?? ops;
