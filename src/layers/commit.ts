@@ -60,7 +60,7 @@ export function* planCommit(options: CommitOptions): Task<CommitPlan> {
   const wanted = chooseChanges(diff, selectsOf(options));
   const found = yield* findDrift(diff, [...wanted], options.base, options.baseline);
   const mode = options.conflict ?? 'fail';
-  const conflicts = [...found.values()];
+  const conflicts = [...found.values()].sort((a, b) => (a.path < b.path ? -1 : 1));
   const givenUp = mode === 'theirs' ? withBeneath(wanted, found) : new Set<Change>();
   const chosen = new Set([...wanted].filter((change) => !givenUp.has(change)));
   const refused = mode === 'fail' ? conflicts.length > 0
@@ -144,7 +144,11 @@ export function* applyCommit(plan: CommitPlan): Task<CommitResult> {
   const result = {
     changes: [...plan.changes], conflicts: [...plan.conflicts], bytes: plan.bytes,
   };
-  if (plan.refused) return { ...result, applied: false };
+  if (plan.refused) {
+    if (plan.options.conflict !== 'ours') return { ...result, applied: false };
+    const [mount] = plan.conflicts.filter((conflict) => conflict.kind === 'mount');
+    throw new LayerError(Errno.EXDEV, `${quotePath(mount!.path)} ${mount!.reason}: nothing was committed`);
+  }
   if (plan.chosen.size === 0) {
     yield* pruneOnly(plan);
     return { ...result, applied: plan.givenUp.size > 0 };

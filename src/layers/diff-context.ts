@@ -17,7 +17,8 @@ export interface UpperDir {
   readonly flags: DirFlags;
   /** The directory beneath that it continues, by name or by redirect; undefined if opaque or new. */
   readonly merge: ViewNode | undefined;
-  readonly redirected: boolean;
+  /** It is a renamed one. */
+  redirected: boolean;
   /** The directory of the base that stands for it: what it continues or, if opaque, hides. */
   counterpart: ViewNode | undefined;
 }
@@ -29,6 +30,8 @@ export interface LinkName {
   readonly oldNode: ViewNode | undefined;
   /** Inode number beneath, if there was something of the same type. */
   readonly oldIno: number | undefined;
+  /** The upper has it in its index alone. */
+  readonly indexed?: boolean;
 }
 
 export interface DiffContext {
@@ -40,6 +43,8 @@ export interface DiffContext {
   readonly dirs: Map<string, UpperDir>;
   /** Directories that were renamed: path in the base to path in the view. */
   readonly moved: Map<string, string>;
+  /** Of renamed directories: path in the base to the path in the upper of what covers its old place. */
+  readonly leftAt: Map<string, string>;
   /** By inode number in the upper. */
   readonly links: Map<number, LinkName[]>;
   changes: Change[];

@@ -21,7 +21,7 @@ import { byPath, makeChange, opOf, tick } from './diff-context.ts';
 import type { DiffContext, UpperDir } from './diff-context.ts';
 import { addIndexedNames, describeLinks } from './links.ts';
 import { pairRenamedFiles } from './renames.ts';
-import { selectsOf } from './selection.ts';
+import { selectsOf, selfAndParents } from './selection.ts';
 import type { Selects } from './selection.ts';
 import type { Change, DiffOptions } from './types.ts';
 import { LayerError } from './types.ts';
@@ -48,6 +48,7 @@ export const isChosen = (change: Change, selects: Selects): boolean =>
 export function* diffAll(options: DiffOptions): Task<DiffContext> {
   const ctx = contextOf(options);
   yield* scanDir(ctx, nodeOf(ctx, '', options.upper), ctx.oldRoot);
+  forgetMovesInPlace(ctx);
   yield* diffDir(ctx, ctx.dirs.get('')!, ctx.oldRoot);
   yield* pairRenamedFiles(ctx);
   yield* addIndexedNames(ctx);
@@ -65,6 +66,7 @@ function contextOf(options: DiffOptions): DiffContext {
     selects: selectsOf(options),
     dirs: new Map(),
     moved: new Map(),
+    leftAt: new Map(),
     links: new Map(),
     changes: [],
     progress: { phase: 'scan', path: '', done: 0, bytes: 0 },
@@ -84,7 +86,7 @@ function* scanDir(ctx: DiffContext, bare: ViewNode, sameName: ViewNode | undefin
   const layer = ctx.layers[0]!;
   const flags = yield* dirFlags(layer, inode);
   const merge = yield* mergeOf(ctx, bare.path, sameName, flags);
-  const redirected = merge !== undefined && flags.redirect !== undefined && merge.path !== bare.path;
+  const redirected = merge !== undefined && flags.redirect !== undefined && merge.path !== sameName?.path;
   const node = nodeOf(ctx, bare.path, inode, merge);
   const entries = yield* entriesOfLayer(layer, inode, flags);
   ctx.dirs.set(bare.path, { node, entries, flags, merge, redirected, counterpart: undefined });
@@ -94,6 +96,20 @@ function* scanDir(ctx: DiffContext, bare: ViewNode, sameName: ViewNode | undefin
     if (entry.inode === undefined || !isDir(entry.inode.type)) continue;
     const beneath = merge === undefined || entry.whiteout ? undefined : yield* lookupChild(merge, entry.name);
     yield* scanDir(ctx, nodeOf(ctx, joinPath(bare.path, entry.name), entry.inode), beneath);
+  }
+}
+
+/**
+ * A redirect to the own path is a rename only if a directory above was renamed away: else the base has
+ * it where it is, and it was merely taken into a directory made anew and back.
+ */
+function forgetMovesInPlace(ctx: DiffContext): void {
+  for (const [from, to] of ctx.moved) {
+    if (from !== to) continue;
+    const above = selfAndParents(from).slice(1).map((path) => ({ path, to: ctx.moved.get(path) }));
+    if (above.some((dir) => dir.to !== undefined && dir.to !== dir.path)) continue;
+    ctx.moved.delete(from);
+    ctx.dirs.get(to)!.redirected = false;
   }
 }
 
@@ -133,7 +149,7 @@ function* diffDir(ctx: DiffContext, dir: UpperDir, counterpart: ViewNode | undef
   for (const entry of dir.entries) {
     names.add(entry.name);
     const path = joinPath(dir.node.path, entry.name);
-    const old = counterpart === undefined ? undefined : yield* stillThere(ctx, counterpart, entry.name);
+    const old = counterpart === undefined ? undefined : yield* stillThere(ctx, counterpart, entry.name, path);
     tick(ctx, 'compare', path);
     if (entry.inode === undefined) {
       if (old !== undefined) yield* recordDeletion(ctx, old, { upperPath: path });
@@ -151,9 +167,16 @@ function* diffDir(ctx: DiffContext, dir: UpperDir, counterpart: ViewNode | undef
 }
 
 /** What the base has under that name, unless it was renamed away. */
-function* stillThere(ctx: DiffContext, dir: ViewNode, name: Name): Task<ViewNode | undefined> {
+function* stillThere(
+  ctx: DiffContext,
+  dir: ViewNode,
+  name: Name,
+  coveredBy: string,
+): Task<ViewNode | undefined> {
   const old = yield* lookupChild(dir, name);
-  return old !== undefined && ctx.moved.has(old.path) ? undefined : old;
+  if (old === undefined || !ctx.moved.has(old.path)) return old;
+  ctx.leftAt.set(old.path, coveredBy);
+  return undefined;
 }
 
 function* diffSubdirectory(ctx: DiffContext, path: string, old: ViewNode | undefined): Task<void> {
@@ -161,7 +184,7 @@ function* diffSubdirectory(ctx: DiffContext, path: string, old: ViewNode | undef
   if (dir.redirected) {
     if (old !== undefined) yield* recordDeletion(ctx, old, { upperPath: path, hidden: true });
     const difference = yield* compareNodes(dir.merge!, dir.node, { skipContent: true });
-    ctx.changes.push(yield* makeChange('R', dir.node, dir.merge, { difference }));
+    ctx.changes.push(yield* makeChange('R', dir.node, dir.merge, { difference, from: dir.merge!.path }));
     return yield* diffDir(ctx, dir, dir.merge);
   }
   if (old === undefined || !isDirNode(old)) {

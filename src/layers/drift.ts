@@ -86,7 +86,8 @@ function* conflictOf(ctx: DriftContext, change: Change): Task<Conflict | undefin
   const { path } = change;
   if (oldNode === undefined) return yield* conflictOfAddition(ctx, change);
   const stat = yield* statOf(oldNode);
-  if (deviceOf(stat) !== ctx.device) {
+  const inPlace = change.op === 'X' && isDirNode(oldNode);
+  if (!inPlace && deviceOf(stat) !== ctx.device) {
     return { path, kind: 'mount', reason: 'lies on another filesystem than the root of the base' };
   }
   const record = yield* recordOf(ctx, change);

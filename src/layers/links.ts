@@ -66,7 +66,7 @@ function* addName(ctx: DiffContext, node: ViewNode, upper: Inode): Task<void> {
   const shown = metacopy ? newNode : whole;
   const ino = (yield* upper.getattr()).ino;
   const names = ctx.links.get(ino) ?? [];
-  names.push({ path: node.path, node: shown, oldNode, oldIno: (yield* statOf(node)).ino });
+  names.push({ path: node.path, node: shown, oldNode, oldIno: (yield* statOf(node)).ino, indexed: true });
   ctx.links.set(ino, names);
   const difference = yield* compareNodes(oldNode, shown, {});
   const op = opOf(difference, ctx.options.mtime === true);

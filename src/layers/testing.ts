@@ -72,13 +72,13 @@ export class Scratch {
     }
   }
 
-  open(name: string): Inode {
-    return openHostFs({ path: join(this.dir, name), readOnly: false, isolate: false }).root;
+  open(name: string, readOnly = false): Inode {
+    return openHostFs({ path: join(this.dir, name), readOnly, isolate: false }).root;
   }
 
-  /** Leaves nothing open. */
+  /** Leaves nothing open, and copies nothing up, as opening for writing would. */
   tree(name: string): string {
-    const root = this.open(name);
+    const root = this.open(name, true);
     try {
       return treeOf(root);
     } finally {
