@@ -34,7 +34,7 @@ export function getdents64(fd: number): Dirent[] {
 
 function decodeBatch(length: number, entries: Dirent[]): void {
   const { buffer, u16 } = batch;
-  for (let at = 0; at < length; ) {
+  for (let at = 0; at < length;) {
     const recordBytes = u16[(at + RECLEN_AT) >>> 1]!;
     const next = at + recordBytes;
     // Records are padded to 8 bytes: the NUL is among the last 8, and no name byte is zero.

@@ -67,7 +67,7 @@ export function inotifyRead(fd: number): InotifyEvent[] {
 
 function decodeEvents(length: number): InotifyEvent[] {
   const decoded: InotifyEvent[] = [];
-  for (let at = 0; at + HEAD_BYTES <= length; ) {
+  for (let at = 0; at + HEAD_BYTES <= length;) {
     const word = at >>> 2;
     const nameBytes = events.u32[word + 3]!;
     const start = at + HEAD_BYTES;

@@ -16,7 +16,9 @@ export const RWF_NOWAIT = 0x08;
 const FICLONE = 0x4004_9409;
 
 const preadCall = libc('int64_t pread(int fd, uintptr_t buffer, size_t length, int64_t position)');
-const pwriteCall = libc('int64_t pwrite(int fd, uintptr_t buffer, size_t length, int64_t position)');
+const pwriteCall = libc(
+  'int64_t pwrite(int fd, uintptr_t buffer, size_t length, int64_t position)',
+);
 const preadv2Call = libc(
   'int64_t preadv2(int fd, uintptr_t vectors, int count, int64_t position, int flags)',
 );

@@ -1,7 +1,12 @@
 /** Mounts and namespaces: mount, umount2, open_tree, move_mount, mount_setattr, unshare, setns. */
 import { AT_EMPTY_PATH } from '../abi/fcntl.ts';
 import {
-  allocateArena, latin1Buffer, pathArgument, Scratch, secondPathArgument, thirdPathArgument,
+  allocateArena,
+  latin1Buffer,
+  pathArgument,
+  Scratch,
+  secondPathArgument,
+  thirdPathArgument,
 } from './memory.ts';
 import { libc, orFail, outcome, trySyscall } from './native.ts';
 

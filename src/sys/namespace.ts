@@ -1,5 +1,11 @@
 /** Names in directories: mkdirat, mknodat, symlinkat, readlinkat, linkat, unlinkat, renameat2. */
-import { AT_EMPTY_PATH, AT_FDCWD, AT_REMOVEDIR, AT_SYMLINK_FOLLOW, PATH_MAX } from '../abi/fcntl.ts';
+import {
+  AT_EMPTY_PATH,
+  AT_FDCWD,
+  AT_REMOVEDIR,
+  AT_SYMLINK_FOLLOW,
+  PATH_MAX,
+} from '../abi/fcntl.ts';
 import { Errno } from '../abi/errno.ts';
 import { fail } from '../kernel/error.ts';
 import { pathArgument, Scratch, secondPathArgument } from './memory.ts';

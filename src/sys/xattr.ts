@@ -19,10 +19,16 @@ const SYS_REMOVEXATTRAT = 466;
 
 const fgetCall = libc('int64_t fgetxattr(int fd, uintptr_t name, uintptr_t value, size_t size)');
 const getCall = libc('int64_t getxattr(uintptr_t p, uintptr_t name, uintptr_t value, size_t size)');
-const lgetCall = libc('int64_t lgetxattr(uintptr_t p, uintptr_t name, uintptr_t value, size_t size)');
+const lgetCall = libc(
+  'int64_t lgetxattr(uintptr_t p, uintptr_t name, uintptr_t value, size_t size)',
+);
 const fsetCall = libc('int fsetxattr(int fd, uintptr_t name, uintptr_t v, size_t size, int flags)');
-const setCall = libc('int setxattr(uintptr_t p, uintptr_t name, uintptr_t v, size_t size, int flags)');
-const lsetCall = libc('int lsetxattr(uintptr_t p, uintptr_t name, uintptr_t v, size_t size, int flags)');
+const setCall = libc(
+  'int setxattr(uintptr_t p, uintptr_t name, uintptr_t v, size_t size, int flags)',
+);
+const lsetCall = libc(
+  'int lsetxattr(uintptr_t p, uintptr_t name, uintptr_t v, size_t size, int flags)',
+);
 const flistCall = libc('int64_t flistxattr(int fd, uintptr_t list, size_t size)');
 const listCall = libc('int64_t listxattr(uintptr_t p, uintptr_t list, size_t size)');
 const llistCall = libc('int64_t llistxattr(uintptr_t p, uintptr_t list, size_t size)');
@@ -43,8 +49,7 @@ export function pretendNoXattrat(pretend: boolean): void {
   hasXattrat = !pretend;
 }
 
-const beneath = (dir: number, name: string): number =>
-  pathArgument(`/proc/self/fd/${dir}/${name}`);
+const beneath = (dir: number, name: string): number => pathArgument(`/proc/self/fd/${dir}/${name}`);
 const magicLink = (fd: number): number => pathArgument(`/proc/self/fd/${fd}`);
 
 /**
@@ -59,7 +64,13 @@ export function tryGetxattr(dir: number, name: string, attribute: string): numbe
     xattrArgs.u32[3] = 0;
     const path = pathArgument(name);
     const length = trySyscall(
-      SYS_GETXATTRAT, dir, path, AT_SYMLINK_NOFOLLOW, key, xattrArgs.address, XATTR_ARGS_BYTES,
+      SYS_GETXATTRAT,
+      dir,
+      path,
+      AT_SYMLINK_NOFOLLOW,
+      key,
+      xattrArgs.address,
+      XATTR_ARGS_BYTES,
     );
     if (length !== -Errno.ENOSYS) return length;
     hasXattrat = false;
@@ -93,7 +104,13 @@ export function trySetxattr(
     xattrArgs.u32[3] = flags;
     const path = pathArgument(name);
     const result = trySyscall(
-      SYS_SETXATTRAT, dir, path, AT_SYMLINK_NOFOLLOW, key, xattrArgs.address, XATTR_ARGS_BYTES,
+      SYS_SETXATTRAT,
+      dir,
+      path,
+      AT_SYMLINK_NOFOLLOW,
+      key,
+      xattrArgs.address,
+      XATTR_ARGS_BYTES,
     );
     if (result !== -Errno.ENOSYS) return result;
     hasXattrat = false;
@@ -110,7 +127,14 @@ export function trySetxattr(
 export function tryListxattr(dir: number, name: string): number {
   if (hasXattrat && name !== '') {
     const path = pathArgument(name);
-    const length = trySyscall(SYS_LISTXATTRAT, dir, path, AT_SYMLINK_NOFOLLOW, value.address, value.byteCount);
+    const length = trySyscall(
+      SYS_LISTXATTRAT,
+      dir,
+      path,
+      AT_SYMLINK_NOFOLLOW,
+      value.address,
+      value.byteCount,
+    );
     if (length !== -Errno.ENOSYS) return length;
     hasXattrat = false;
   }

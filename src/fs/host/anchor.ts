@@ -6,7 +6,13 @@
  */
 import { Errno } from '../../abi/errno.ts';
 import {
-  AT_FDCWD, O_NOCTTY, O_NOFOLLOW, O_NONBLOCK, O_PATH, O_RDONLY, O_RDWR,
+  AT_FDCWD,
+  O_NOCTTY,
+  O_NOFOLLOW,
+  O_NONBLOCK,
+  O_PATH,
+  O_RDONLY,
+  O_RDWR,
 } from '../../abi/fcntl.ts';
 import { S_IFDIR, S_IFMT, S_IFREG } from '../../abi/mode.ts';
 import { fail } from '../../kernel/error.ts';

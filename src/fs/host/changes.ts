@@ -7,8 +7,21 @@
  * its writable branches, and needs privilege.
  */
 import {
-  IN_ATTRIB, IN_CREATE, IN_DELETE, IN_DELETE_SELF, IN_EXCL_UNLINK, IN_IGNORED, IN_MODIFY, IN_MOVED_FROM,
-  IN_MOVED_TO, IN_MOVE_SELF, IN_ONLYDIR, IN_Q_OVERFLOW, inotifyInit, inotifyRead, tryInotifyAddWatch,
+  IN_ATTRIB,
+  IN_CREATE,
+  IN_DELETE,
+  IN_DELETE_SELF,
+  IN_EXCL_UNLINK,
+  IN_IGNORED,
+  IN_MODIFY,
+  IN_MOVED_FROM,
+  IN_MOVED_TO,
+  IN_MOVE_SELF,
+  IN_ONLYDIR,
+  IN_Q_OVERFLOW,
+  inotifyInit,
+  inotifyRead,
+  tryInotifyAddWatch,
   tryInotifyRemoveWatch,
 } from '../../sys/inotify.ts';
 import type { InotifyEvent } from '../../sys/inotify.ts';
@@ -73,7 +86,8 @@ export class HostChanges implements ChangeSource {
     if ((event.mask & IN_IGNORED) !== 0) return;
     for (const dir of this.#inodesOf.get(event.watch) ?? []) {
       if (event.name === '') changes.push({ kind: 'self', dir });
-      else if ((event.mask & ENTRY) !== 0) changes.push({ kind: 'entry', dir, name: event.name as Name });
+      else if ((event.mask & ENTRY) !== 0)
+        changes.push({ kind: 'entry', dir, name: event.name as Name });
       else changes.push({ kind: 'content', dir, name: event.name as Name });
     }
   }

@@ -7,7 +7,14 @@
  */
 import { Errno } from '../../abi/errno.ts';
 import {
-  AT_REMOVEDIR, O_CREAT, O_EXCL, O_NOCTTY, O_NOFOLLOW, O_NONBLOCK, O_RDWR, O_TMPFILE,
+  AT_REMOVEDIR,
+  O_CREAT,
+  O_EXCL,
+  O_NOCTTY,
+  O_NOFOLLOW,
+  O_NONBLOCK,
+  O_RDWR,
+  O_TMPFILE,
 } from '../../abi/fcntl.ts';
 import { PERMISSION_BITS, S_IFDIR, S_IFLNK, S_IFMT, S_ISGID, S_ISUID } from '../../abi/mode.ts';
 import { fail } from '../../kernel/error.ts';

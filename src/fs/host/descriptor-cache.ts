@@ -124,8 +124,9 @@ export class DescriptorCache {
 
   /** Every open descriptor that `chosen` says yes to is closed. */
   dropWhere(chosen: (descriptor: Descriptor) => boolean): void {
-    for (const descriptor of [...this.#held]) if (chosen(descriptor)) this.drop(descriptor);
-    for (let at = this.#ring.newer!; at !== this.#ring; ) {
+    // A set may lose what is being visited.
+    for (const descriptor of this.#held) if (chosen(descriptor)) this.drop(descriptor);
+    for (let at = this.#ring.newer!; at !== this.#ring;) {
       const next = at.newer!;
       if (chosen(at)) this.drop(at);
       at = next;

@@ -10,8 +10,17 @@ import { S_IFDIR, S_IFREG } from '../../abi/mode.ts';
 import { fail } from '../../kernel/error.ts';
 import type { Task } from '../../kernel/task.ts';
 import {
-  type CopyRange, copyFileRangeWait, fdatasyncWait, fsyncWait, preadWait, tryCopyFileRange,
-  tryFallocate, tryLseek, tryPread, tryPreadNowait, tryPwrite,
+  type CopyRange,
+  copyFileRangeWait,
+  fdatasyncWait,
+  fsyncWait,
+  preadWait,
+  tryCopyFileRange,
+  tryFallocate,
+  tryLseek,
+  tryPread,
+  tryPreadNowait,
+  tryPwrite,
 } from '../../sys/io.ts';
 import { addressOf } from '../../sys/memory.ts';
 import { orFail } from '../../sys/native.ts';
@@ -85,7 +94,10 @@ export function writeFile(inode: HostInode, buffer: IoBuffer, position: number):
 }
 
 export function* syncFile(inode: HostInode, dataOnly: boolean): Task<void> {
-  if (inode.type === S_IFDIR) return yield* syncDirectory(inode);
+  if (inode.type === S_IFDIR) {
+    yield* syncDirectory(inode);
+    return;
+  }
   if (inode.type !== S_IFREG) fail(Errno.EINVAL);
   const fd = dataFd(inode, FdAccess.Read);
   const wait = dataOnly ? fdatasyncWait(fd) : fsyncWait(fd);

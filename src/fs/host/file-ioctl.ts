@@ -3,8 +3,13 @@ import { Errno } from '../../abi/errno.ts';
 import { S_IFDIR, S_IFREG } from '../../abi/mode.ts';
 import { fail } from '../../kernel/error.ts';
 import {
-  FS_IOC_FSGETXATTR, FS_IOC_FSSETXATTR, FS_IOC_GETFLAGS, FS_IOC_GETVERSION, FS_IOC_SETFLAGS,
-  FS_IOC_SETVERSION, ioctl,
+  FS_IOC_FSGETXATTR,
+  FS_IOC_FSSETXATTR,
+  FS_IOC_GETFLAGS,
+  FS_IOC_GETVERSION,
+  FS_IOC_SETFLAGS,
+  FS_IOC_SETVERSION,
+  ioctl,
 } from '../../sys/ioctl.ts';
 import { tryClose } from '../../sys/open.ts';
 import { dataFd } from './anchor.ts';
@@ -45,6 +50,6 @@ function changesFile(command: number): boolean {
     case FS_IOC_FSSETXATTR:
       return true;
     default:
-      fail(Errno.ENOTTY);
+      return fail(Errno.ENOTTY);
   }
 }

@@ -7,7 +7,12 @@ import path from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { Errno } from '../../abi/errno.ts';
 import {
-  RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT, SEEK_DATA, SEEK_HOLE, XATTR_CREATE,
+  RENAME_EXCHANGE,
+  RENAME_NOREPLACE,
+  RENAME_WHITEOUT,
+  SEEK_DATA,
+  SEEK_HOLE,
+  XATTR_CREATE,
   XATTR_REPLACE,
 } from '../../abi/fcntl.ts';
 import { S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG } from '../../abi/mode.ts';
@@ -35,10 +40,13 @@ let root: HostInode;
 const at = (...names: string[]): string => path.join(base, ...names);
 
 function throwsErrno(errno: number, task: () => Task<unknown>): void {
-  assert.throws(() => runSync(task()), (error) => {
-    assert.equal(errnoOf(error), errno, String(error));
-    return true;
-  });
+  assert.throws(
+    () => runSync(task()),
+    (error) => {
+      assert.equal(errnoOf(error), errno, String(error));
+      return true;
+    },
+  );
 }
 
 function find(dir: Inode, name: string): HostInode {
@@ -123,7 +131,9 @@ describe('lookup and attributes', () => {
     assert.equal(link.type, S_IFLNK);
     assert.equal(runSync(link.readlink()), 'real');
     throwsErrno(Errno.ENOTDIR, () => link.lookup(n('secret')));
-    throwsErrno(Errno.EINVAL, () => link.read({ bytes: new Uint8Array(1), offset: 0, length: 1 }, 0));
+    throwsErrno(Errno.EINVAL, () =>
+      link.read({ bytes: new Uint8Array(1), offset: 0, length: 1 }, 0),
+    );
     // Somebody puts a link to elsewhere where a directory was, with nothing of it open.
     const dir = find(root, 'real');
     fs.renameSync(at('real'), at('real2'));
@@ -222,10 +232,7 @@ describe('creation', () => {
     runSync(parent.setattr({ gid: 777 }));
     runSync(parent.setattr({ mode: 0o2775 }));
     const file = runSync(parent.create(n('f'), 0o644, USER));
-    assert.deepEqual(
-      [runSync(file.getattr()).uid, runSync(file.getattr()).gid],
-      [1234, 777],
-    );
+    assert.deepEqual([runSync(file.getattr()).uid, runSync(file.getattr()).gid], [1234, 777]);
     const dir = runSync(parent.mkdir(n('d'), 0o755, USER));
     const stat = runSync(dir.getattr());
     assert.deepEqual([stat.gid, stat.mode], [777, S_IFDIR | 0o2750]);
@@ -351,7 +358,8 @@ describe('removal, links and rename', () => {
     assert.equal(fs.statSync(at('top')).mode & 0o777, 0o604);
     throwsErrno(Errno.EINVAL, () => to.rename(n('moved'), from, sub, n('loop'), undefined, 0));
     throwsErrno(Errno.EEXIST, () =>
-      root.rename(n('top'), deep, root, n('to'), to, RENAME_NOREPLACE));
+      root.rename(n('top'), deep, root, n('to'), to, RENAME_NOREPLACE),
+    );
     throwsErrno(Errno.EINVAL, () => root.rename(n('top'), deep, root, n('z'), undefined, 64));
     for (const inode of [from, sub, deep, to]) inode.forget();
   });
@@ -392,7 +400,8 @@ describe('removal, links and rename', () => {
     assert.equal(runSync(other.readdir()).length, 0);
     assert.equal(runSync(find(root, 'ex-dir2').readdir()).length, 1);
     throwsErrno(Errno.EINVAL, () =>
-      root.rename(n('ex-dir'), file, root, n('x'), undefined, RENAME_EXCHANGE | RENAME_NOREPLACE));
+      root.rename(n('ex-dir'), file, root, n('x'), undefined, RENAME_EXCHANGE | RENAME_NOREPLACE),
+    );
     for (const inode of [file, dir, inside, other]) inode.forget();
   });
 
@@ -477,7 +486,8 @@ describe('removal, links and rename', () => {
     assert(fs.existsSync(at('published')));
     const second = openHostFs({ path: at('work'), readOnly: false });
     throwsErrno(Errno.EXDEV, () =>
-      root.rename(n('published'), temp, second.root, n('x'), undefined, 0));
+      root.rename(n('published'), temp, second.root, n('x'), undefined, 0),
+    );
     throwsErrno(Errno.EXDEV, () => second.root.link(n('x'), temp));
     runSync(second.unmount());
     temp.forget();
@@ -492,7 +502,10 @@ describe('data', () => {
     writeAll(inode, 'tail', 1 << 20);
     const bytes = new Uint8Array(16).fill(7);
     assert.equal(runSync(inode.read({ bytes, offset: 4, length: 8 }, (1 << 20) - 4)), 8);
-    assert.equal(Buffer.from(bytes).toString('latin1'), '\x07\x07\x07\x07\0\0\0\0tail\x07\x07\x07\x07');
+    assert.equal(
+      Buffer.from(bytes).toString('latin1'),
+      '\x07\x07\x07\x07\0\0\0\0tail\x07\x07\x07\x07',
+    );
     assert.equal(await runAsync(inode.read({ bytes, offset: 0, length: 16 }, (1 << 20) + 2)), 2);
     assert.equal(runSync(inode.read({ bytes, offset: 0, length: 16 }, 1 << 30)), 0);
     assert.equal(runSync(inode.seek(0, SEEK_HOLE)), 4096);
@@ -514,9 +527,13 @@ describe('data', () => {
     const text = 'x'.repeat(300_000);
     fs.writeFileSync(at('cold'), text);
     const cold = (): void => {
-      execFileSync('dd', [`of=${at('cold')}`, 'oflag=nocache', 'conv=notrunc,fdatasync', 'count=0'], {
-        stdio: 'ignore',
-      });
+      execFileSync(
+        'dd',
+        [`of=${at('cold')}`, 'oflag=nocache', 'conv=notrunc,fdatasync', 'count=0'],
+        {
+          stdio: 'ignore',
+        },
+      );
     };
     cold();
     const inode = find(root, 'cold');
@@ -593,13 +610,28 @@ describe('data', () => {
 describe('setattr', () => {
   it('changes owner, then mode, size and times', { skip: needsRoot }, () => {
     const inode = runSync(root.create(n('attr'), 0o755, ROOT));
-    runSync(inode.setattr({
-      uid: 55, gid: 66, mode: 0o6711, size: 1000,
-      atime: { sec: -1, nsec: 999_999_999 }, mtime: { sec: 3e9, nsec: 123_456_789 },
-    }));
+    runSync(
+      inode.setattr({
+        uid: 55,
+        gid: 66,
+        mode: 0o6711,
+        size: 1000,
+        atime: { sec: -1, nsec: 999_999_999 },
+        mtime: { sec: 3e9, nsec: 123_456_789 },
+      }),
+    );
     const stat = runSync(inode.getattr());
     assert.deepEqual(
-      [stat.uid, stat.gid, stat.mode, stat.size, stat.atimeSec, stat.atimeNsec, stat.mtimeSec, stat.mtimeNsec],
+      [
+        stat.uid,
+        stat.gid,
+        stat.mode,
+        stat.size,
+        stat.atimeSec,
+        stat.atimeNsec,
+        stat.mtimeSec,
+        stat.mtimeNsec,
+      ],
       [55, 66, S_IFREG | 0o6711, 1000, -1, 999_999_999, 3e9, 123_456_789],
     );
     runSync(inode.setattr({ gid: 67 }));
@@ -697,7 +729,10 @@ describe('handles', () => {
     file.forget();
     found.forget();
     assert.equal(runSync(host.decodeHandle(handle)), undefined);
-    assert.equal(runSync(host.decodeHandle({ ...dirHandle, uuid: new Uint8Array(16).fill(9) })), undefined);
+    assert.equal(
+      runSync(host.decodeHandle({ ...dirHandle, uuid: new Uint8Array(16).fill(9) })),
+      undefined,
+    );
     dir.forget();
     foundDir.forget();
   });
@@ -709,7 +744,9 @@ describe('opening', () => {
     for (const readOnly of [true, false]) {
       assert.throws(
         () => openHostFs({ path: at('a-file'), readOnly }),
-        (error) => errnoOf(error) === Errno.ENOTDIR && String(error).includes(`${at('a-file')} is not a directory`),
+        (error) =>
+          errnoOf(error) === Errno.ENOTDIR &&
+          String(error).includes(`${at('a-file')} is not a directory`),
       );
       assert.throws(
         () => openHostFs({ path: at('not-there'), readOnly }),
@@ -742,10 +779,13 @@ describe('opening', () => {
     assert.equal(fs.readFileSync(at('ro', 'f'), 'latin1'), 'text');
   });
 
-  it('statfs is the host\'s', () => {
+  it("statfs is the host's", () => {
     const ours = runSync(host.statfs());
     const theirs = fs.statfsSync(base);
-    assert.deepEqual([ours.bsize, ours.blocks, ours.files, ours.namelen], [theirs.bsize, theirs.blocks, theirs.files, 255]);
+    assert.deepEqual(
+      [ours.bsize, ours.blocks, ours.files, ours.namelen],
+      [theirs.bsize, theirs.blocks, theirs.files, 255],
+    );
     runSync(host.syncfs());
   });
 });
@@ -796,7 +836,10 @@ describe('limits', () => {
     const buffer = { bytes: new Uint8Array(16), offset: 0, length: 16 };
     for (const inode of inodes) assert.equal(runSync(inode.read(buffer, 0)), 0);
     host.process.descriptors.check();
-    for (let i = 0; i < 30_000; i++) runSync(crowd.unlink(n(`f${i}`), inodes[i]!)), inodes[i]!.forget();
+    for (const [i, inode] of inodes.entries()) {
+      runSync(crowd.unlink(n(`f${i}`), inode));
+      inode.forget();
+    }
     runSync(root.rmdir(n('crowd'), crowd));
     crowd.forget();
   });

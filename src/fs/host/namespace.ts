@@ -10,7 +10,10 @@
  */
 import { Errno } from '../../abi/errno.ts';
 import {
-  AT_REMOVEDIR, RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT,
+  AT_REMOVEDIR,
+  RENAME_EXCHANGE,
+  RENAME_NOREPLACE,
+  RENAME_WHITEOUT,
 } from '../../abi/fcntl.ts';
 import { S_IFDIR } from '../../abi/mode.ts';
 import { fail } from '../../kernel/error.ts';

@@ -1,11 +1,23 @@
 /** setattr in the contract's order: owner, privileges, mode, size, times. */
 import { Errno } from '../../abi/errno.ts';
 import {
-  PERMISSION_BITS, S_IFDIR, S_IFLNK, S_IFREG, S_ISGID, S_ISUID, S_IXGRP,
+  PERMISSION_BITS,
+  S_IFDIR,
+  S_IFLNK,
+  S_IFREG,
+  S_ISGID,
+  S_ISUID,
+  S_IXGRP,
 } from '../../abi/mode.ts';
 import { fail } from '../../kernel/error.ts';
 import {
-  KEEP_OWNER, type Times, tryFchmodat, tryFchownat, tryUtimensat, UTIME_NOW, UTIME_OMIT,
+  KEEP_OWNER,
+  type Times,
+  tryFchmodat,
+  tryFchownat,
+  tryUtimensat,
+  UTIME_NOW,
+  UTIME_OMIT,
 } from '../../sys/attributes.ts';
 import { tryFtruncate } from '../../sys/io.ts';
 import { orFail } from '../../sys/native.ts';
