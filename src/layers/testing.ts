@@ -18,6 +18,9 @@ import { renderNameStatus } from './render.ts';
 import type { DiffOptions } from './types.ts';
 import { STAGING_PREFIX } from './whiteout-format.ts';
 
+/** Of 100 ms each. */
+const BUSY_TRIES = 200;
+
 export function sh(script: string, cwd: string): string {
   return execFileSync('bash', ['-euc', script], { cwd, encoding: 'latin1', stdio: ['ignore', 'pipe', 'inherit'] });
 }
@@ -50,9 +53,12 @@ export class Scratch {
     sh(script, join(this.dir, 'base'));
   }
 
+  /** As the kernel does it. */
   mount(options = 'redirect_dir=on,index=on,metacopy=on', lower = 'base'): void {
     const dirs = `lowerdir=${lower},upperdir=upper,workdir=work`;
-    sh(`mount -t overlay overlay -o ${dirs},${options} merged 2>&1`, this.dir);
+    const command = `mount -t overlay overlay -o ${dirs},${options} merged`;
+    // A mount namespace that was made meanwhile keeps the last mount busy until it ends.
+    sh(`for i in $(seq ${BUSY_TRIES}); do ${command} 2> /dev/null && exit; sleep 0.1; done; ${command} 2>&1`, this.dir);
     this.mounted = true;
   }
 
