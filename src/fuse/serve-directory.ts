@@ -8,7 +8,7 @@
 import { errnoOf } from '../kernel/error.ts';
 import { DT_DIR } from '../abi/mode.ts';
 import type { Task } from '../kernel/task.ts';
-import type { DirEntry, Inode } from '../vfs/inode-operations.ts';
+import type { DirEntry, Entry, Inode, Name } from '../vfs/inode-operations.ts';
 import { DIRENT, DIRENTPLUS, ENTRY_OUT, READ_IN } from './abi.ts';
 import { putEntry } from './attr.ts';
 import { COOKIE_DOT, COOKIE_DOTDOT, firstAfter, type Listing, makeListing } from './dirstream.ts';
@@ -57,6 +57,12 @@ function* listingFor(door: Door, dir: Inode, cookie: number): Task<Listing> {
   const listing = makeListing(yield* dir.readdir(), door.nameHash);
   door.listings.put(dir, listing);
   return listing;
+}
+
+function* lookupEntry(dir: Inode, name: Name): Task<Entry | undefined> {
+  if (dir.lookupWithStat !== undefined) return yield* dir.lookupWithStat(name);
+  const inode = yield* dir.lookup(name);
+  return inode === undefined ? undefined : { inode, stat: yield* inode.getattr() };
 }
 
 function* putDots(chunk: Chunk, dir: Inode, cookie: number): Task<void> {
@@ -119,10 +125,10 @@ function* putEntryPlus(chunk: Chunk, dir: Inode, entry: DirEntry, cookie: number
   const { door, request } = chunk;
   let nodeid: number | undefined;
   try {
-    const child = yield* dir.lookup(entry.name);
-    if (child === undefined) return;
-    nodeid = door.nodes.remember(child);
-    const stat = yield* child.getattr();
+    const found = yield* lookupEntry(dir, entry.name);
+    if (found === undefined) return;
+    const { stat } = found;
+    nodeid = door.nodes.remember(found.inode);
     const at = request.replyBytes;
     putEntry(request, at, nodeid, stat);
     putDirent(request, at + ENTRY_OUT.bytes, { name: entry.name, ino: stat.ino, type: entry.type }, cookie);

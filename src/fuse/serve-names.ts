@@ -8,7 +8,7 @@ import { Errno } from '../abi/errno.ts';
 import { RENAME_EXCHANGE, RENAME_NOREPLACE } from '../abi/fcntl.ts';
 import { isReg, S_IFMT } from '../abi/mode.ts';
 import type { Task } from '../kernel/task.ts';
-import type { Inode, Name } from '../vfs/inode-operations.ts';
+import type { Entry, Inode, Name } from '../vfs/inode-operations.ts';
 import {
   BATCH_FORGET_IN, CREATE_IN, ENTRY_OUT, FOPEN_KEEP_CACHE, FOPEN_NOFLUSH, FORGET_IN, FORGET_ONE, LINK_IN, MKDIR_IN,
   MKNOD_IN, OPEN_OUT, RENAME2_IN, RENAME_IN,
@@ -36,9 +36,24 @@ function* answerEntry(door: Door, request: Request, inode: Inode): Task<number> 
 
 export function* lookup(door: Door, request: Request): Task<number> {
   const dir = door.node(request);
-  const child = yield* dir.lookup(request.name(0));
-  if (child !== undefined) return yield* answerEntry(door, request, child);
+  const name = request.name(0);
+  if (dir.lookupWithStat === undefined) {
+    const child = yield* dir.lookup(name);
+    if (child !== undefined) return yield* answerEntry(door, request, child);
+  } else {
+    const entry = yield* dir.lookupWithStat(name);
+    if (entry !== undefined) return knownEntry(door, request, entry);
+  }
   putAbsence(request, 0);
+  request.replyBytes = ENTRY_OUT.bytes;
+  return 0;
+}
+
+/** Answer with an entry whose attributes are at hand. */
+function knownEntry(door: Door, request: Request, entry: Entry): number {
+  const nodeid = door.nodes.remember(entry.inode);
+  putEntry(request, 0, nodeid, entry.stat);
+  request.handedOut.push(nodeid);
   request.replyBytes = ENTRY_OUT.bytes;
   return 0;
 }

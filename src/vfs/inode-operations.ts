@@ -68,6 +68,12 @@ export interface IoBuffer {
   readonly length: number;
 }
 
+/** What a name means: an inode, and its attributes at that moment. */
+export interface Entry {
+  readonly inode: Inode;
+  readonly stat: Stat;
+}
+
 /** name_to_handle_at(2)'s record plus the UUID of the filesystem (16 bytes, zero if it has none). */
 export interface FileHandle {
   readonly type: number;
@@ -103,6 +109,9 @@ export interface Inode {
 
   /** The inode of that name, or undefined. A filesystem may give the same object again, or a new one. */
   lookup(name: Name): Task<Inode | undefined>;
+
+  /** `lookup` and then `getattr` in one, where that is cheaper. */
+  lookupWithStat?(name: Name): Task<Entry | undefined>;
 
   /** All entries but `.` and `..`, in any order, as of one moment. */
   readdir(): Task<DirEntry[]>;

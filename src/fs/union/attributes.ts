@@ -15,7 +15,8 @@ export function* getattr(inode: UnionInode): Task<Stat> {
 /** Turn the real inode's record into the union's. */
 export function* asUnionStat(inode: UnionInode, stat: Stat): Task<Stat> {
   stat.ino = inode.ino;
-  if (inode.orphan) stat.nlink = inode.branch.writable ? Math.min(stat.nlink, 1) : 0;
+  // A lower file has its links still; one on a writable branch has lost them with its names.
+  if (inode.orphan && !inode.branch.writable) stat.nlink = 0;
   else if (inode.unionNlink !== undefined) stat.nlink = inode.unionNlink;
   if (inode.orphan && inode.type === S_IFDIR) stat.nlink = 0;
   else if (inode.lowers !== undefined && inode.lowers.length > 0) {

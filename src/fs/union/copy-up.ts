@@ -36,6 +36,7 @@ interface CopyUp {
   /** Copy no more than this many bytes: the file is about to be truncated to it. */
   readonly limitBytes: number;
   stat: Stat;
+  copiedBytes: number;
 }
 
 const isUp = (inode: UnionInode, want: Want): boolean =>
@@ -54,7 +55,7 @@ export function* copyUp(inode: UnionInode, want: Want, limitBytes = Infinity): T
   for (const branch of copyUpTargets(inode)) {
     try {
       const stat = yield* inode.real.getattr();
-      yield* copyUpTo({ inode, branch, want: effectiveWant(inode, want), limitBytes, stat });
+      yield* copyUpTo({ inode, branch, want: effectiveWant(inode, want), limitBytes, stat, copiedBytes: 0 });
       return;
     } catch (error) {
       const errno = errnoOf(error);
@@ -74,7 +75,7 @@ export function* copyUpToBranch(inode: UnionInode, branch: Branch): Task<void> {
   using _ = yield* inode.copyUpLock.lock(inode);
   if (inode.branch.index <= branch.index) return; // Raced with another copy-up.
   const stat = yield* inode.real.getattr();
-  yield* copyUpTo({ inode, branch, want: 'data', limitBytes: Infinity, stat });
+  yield* copyUpTo({ inode, branch, want: 'data', limitBytes: Infinity, stat, copiedBytes: 0 });
 }
 
 const effectiveWant = (inode: UnionInode, want: Want): Want =>
@@ -209,7 +210,8 @@ function* makeCopy(ctx: CopyUp, temp: Name): Task<Inode> {
     yield* copyXattrs(inode.real, copy);
     yield* markOrigin(ctx, copy);
     yield* setTimes(copy, stat);
-    if (inode.type === S_IFREG && !inode.fs.options.volatile) yield* copy.fsync(false);
+    // As overlayfs: what is durable before the rename is data. Metadata is ordered by the branch's journal.
+    if (ctx.copiedBytes > 0 && !inode.fs.options.volatile) yield* copy.fsync(false);
     return copy;
   } catch (error) {
     yield* branch.work.unlink(temp, copy);
@@ -250,6 +252,7 @@ function* copyStableData(ctx: CopyUp, copy: Inode): Task<void> {
     yield* copyData(source, copy, bytes);
     const after = yield* source.getattr();
     if (sameContentTimes(before, after)) {
+      ctx.copiedBytes = bytes;
       ctx.inode.fs.counters.copyUpBytes += bytes;
       if (ctx.inode.data === undefined) ctx.stat = before;
       return;
@@ -369,7 +372,7 @@ export function* ensureLayer(dir: UnionInode, branch: Branch): Task<Inode> {
     yield* copy.setattr({ mode: stat.mode & PERMISSION_BITS });
     yield* copyXattrs(dir.real, copy);
     if (dir.branch.index > branch.index) {
-      yield* markOrigin({ inode: dir, branch, want: 'data', limitBytes: 0, stat }, copy);
+      yield* markOrigin({ inode: dir, branch, want: 'data', limitBytes: 0, stat, copiedBytes: 0 }, copy);
       yield* markImpure(branch, parent);
     }
     const before = yield* parent.getattr();
@@ -400,14 +403,14 @@ function insertLayer(dir: UnionInode, branch: Branch, inode: Inode): void {
 /** The data of a metacopy file comes up: into the upper file, then the mark goes. */
 function* fillMetacopy(inode: UnionInode, limitBytes: number): Task<void> {
   const stat = yield* inode.real.getattr();
-  const ctx: CopyUp = { inode, branch: inode.branch, want: 'data', limitBytes, stat };
+  const ctx: CopyUp = { inode, branch: inode.branch, want: 'data', limitBytes, stat, copiedBytes: 0 };
   const capability = yield* inode.real.getxattr!(CAPABILITY);
   yield* copyStableData(ctx, inode.real);
   // Writing cleared what a write must clear, but this is not the user's write: give it back.
   yield* inode.real.setattr({ mode: stat.mode & PERMISSION_BITS });
   if (capability !== undefined) yield* inode.real.setxattr!(CAPABILITY, capability, 0);
   yield* setTimes(inode.real, stat);
-  if (!inode.fs.options.volatile) yield* inode.real.fsync(false);
+  if (ctx.copiedBytes > 0 && !inode.fs.options.volatile) yield* inode.real.fsync(false);
   yield* inode.branch.removeOverlayXattr(inode.real, METACOPY); // COMMIT POINT
   inode.data!.inode.forget();
   inode.data = undefined;

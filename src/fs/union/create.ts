@@ -45,9 +45,9 @@ export function symlink(dir: UnionInode, name: Name, target: string, cred: Cred)
 }
 
 function* createEntry(dir: UnionInode, name: Name, make: Make, directory: boolean): Task<UnionInode> {
-  yield* checkNew(dir, name);
-  const { branch, inode } = yield* inLeftmostBranch(dir, name, (b, layer) =>
-    putNew(dir, b, layer, name, make, directory),
+  const whiteout = yield* checkNew(dir, name);
+  const { branch, inode } = yield* inLeftmostBranch(dir, whiteout, (b, layer) =>
+    whiteout === b ? overWhiteout(dir, b, layer, name, make, directory) : make(layer, name),
   );
   const stat = yield* inode.getattr();
   const number = dir.fs.numbers.of(branch.numberSpace, stat.ino);
@@ -60,16 +60,18 @@ function* createEntry(dir: UnionInode, name: Name, make: Make, directory: boolea
   return made;
 }
 
-function* checkNew(dir: UnionInode, name: Name): Task<void> {
+/** Nothing is visible under the name. The branch of the whiteout that sees to that, if one does. */
+function* checkNew(dir: UnionInode, name: Name): Task<Branch | undefined> {
   checkName(name);
   requireDirectory(dir);
   if (dir.orphan) fail(Errno.ENOENT);
   if (dir.children?.has(name)) fail(Errno.EEXIST);
-  const visible = yield* firstSaying(dir, name, 0);
-  if (visible !== undefined && visible.child !== undefined) {
-    visible.child.forget();
+  const said = yield* firstSaying(dir, name, 0);
+  if (said?.child !== undefined) {
+    said.child.forget();
     fail(Errno.EEXIST);
   }
+  return said?.layer.branch;
 }
 
 /** The first layer, from branch `fromIndex` on, that says something of a name: an entry or a whiteout. */
@@ -91,11 +93,10 @@ export function* firstSaying(
 
 /** Do it on the leftmost writable branch that takes it. Errors: EROFS none; the last branch's ENOSPC. */
 function* inLeftmostBranch(
-  dir: UnionInode, name: Name, put: (branch: Branch, layer: Inode) => Task<Inode>,
+  dir: UnionInode, whiteout: Branch | undefined, put: (branch: Branch, layer: Inode) => Task<Inode>,
 ): Task<{ branch: Branch; inode: Inode }> {
   // A whiteout on a branch hides all to its right: the new object must go there or further left.
-  const whiteout = yield* firstSaying(dir, name, 0);
-  const rightmost = whiteout?.layer.branch.index ?? Infinity;
+  const rightmost = whiteout?.index ?? Infinity;
   let failure = fsError(Errno.EROFS);
   for (const branch of dir.fs.branches) {
     if (!branch.writable || branch.index > rightmost) continue;
@@ -111,19 +112,12 @@ function* inLeftmostBranch(
   throw failure;
 }
 
-/** Make it under its name, or over the whiteout that is there. */
-function* putNew(
+/** Made in `work/`, then put in the whiteout's place (W2, W3). */
+function* overWhiteout(
   dir: UnionInode, branch: Branch, layer: Inode, name: Name, make: Make, directory: boolean,
 ): Task<Inode> {
-  const present = yield* layer.lookup(name);
-  if (present === undefined) return yield* make(layer, name);
-  if (!(yield* isWhiteout(branch, layer, present))) fail(Errno.EEXIST); // Made beneath us meanwhile.
-  return yield* overWhiteout(dir, branch, layer, name, present, make, directory);
-}
-
-function* overWhiteout(
-  dir: UnionInode, branch: Branch, layer: Inode, name: Name, whiteout: Inode, make: Make, directory: boolean,
-): Task<Inode> {
+  const whiteout = yield* layer.lookup(name);
+  if (whiteout === undefined) return yield* make(layer, name);
   const nursery = yield* makeNursery(branch, layer);
   const temp = branch.tempName();
   try {

@@ -16,7 +16,7 @@ import type { Stat } from '../../abi/stat.ts';
 import { Mutex } from '../../kernel/locking/mutex.ts';
 import { fail } from '../../kernel/error.ts';
 import type { Task } from '../../kernel/task.ts';
-import type { Cred, DirEntry, FileHandle, Inode, IoBuffer, Name, SetAttr } from '../../vfs/inode-operations.ts';
+import type { Cred, DirEntry, Entry, FileHandle, Inode, IoBuffer, Name, SetAttr } from '../../vfs/inode-operations.ts';
 import type { Branch } from './branch.ts';
 import type { UnionFs } from './union.ts';
 import * as attributes from './attributes.ts';
@@ -128,6 +128,9 @@ export class UnionInode implements Inode {
   }
   lookup(name: Name): Task<Inode | undefined> {
     return lookup.lookup(this, name);
+  }
+  lookupWithStat(name: Name): Task<Entry | undefined> {
+    return lookup.lookupWithStat(this, name);
   }
   readdir(): Task<DirEntry[]> {
     return readdir.readdir(this);

@@ -14,7 +14,8 @@ import type { Stat } from '../../abi/stat.ts';
 import { textOf } from '../../lib/latin1.ts';
 import { fail } from '../../kernel/error.ts';
 import type { Task } from '../../kernel/task.ts';
-import type { Inode, Name } from '../../vfs/inode-operations.ts';
+import type { Entry, Inode, Name } from '../../vfs/inode-operations.ts';
+import { asUnionStat, getattr } from './attributes.ts';
 import { NO_UUID, sameUuid } from './branch.ts';
 import type { Branch } from './branch.ts';
 import { BASE, IMPURE, METACOPY, ORIGIN, REDIRECT, decodeOrigin, inoOfBase, inoOfHandle } from './format.ts';
@@ -41,17 +42,43 @@ export function* lookup(dir: UnionInode, name: Name): Task<UnionInode | undefine
     known.heldByDoor = true;
     return known;
   }
+  return (yield* lookupAnew(dir, name))?.inode;
+}
+
+export function* lookupWithStat(dir: UnionInode, name: Name): Task<UnionEntry | undefined> {
+  checkName(name);
+  requireDirectory(dir);
+  const known = dir.children?.get(name);
+  if (known === undefined) {
+    const entry = yield* lookupAnew(dir, name);
+    if (entry === undefined || entry.isUnionStat) return entry;
+    return { inode: entry.inode, stat: yield* asUnionStat(entry.inode, entry.stat), isUnionStat: true };
+  }
+  known.heldByDoor = true;
+  return { inode: known, stat: yield* getattr(known), isUnionStat: true };
+}
+
+interface UnionEntry {
+  readonly inode: UnionInode;
+  readonly stat: Stat;
+  /** False: `stat` is the real inode's, as looked up, and not yet the union's (attributes.ts). */
+  readonly isUnionStat: boolean;
+}
+
+function* lookupAnew(dir: UnionInode, name: Name): Task<UnionEntry | undefined> {
   dir.fs.beneath.watch(dir);
   const found = yield* resolve(dir, name);
   if (found === undefined) return undefined;
-  const inode = yield* instantiate(dir, name, found);
-  inode.heldByDoor = true;
-  return inode;
+  const entry = yield* instantiate(dir, name, found);
+  entry.inode.heldByDoor = true;
+  return entry;
 }
 
 /** What a name of a merged directory is made of. */
 export interface Found {
   readonly layers: Layer[];
+  /** Of the first layer. */
+  stat: Stat | undefined;
   /** Where a metacopy file's bytes are. */
   data: Layer | undefined;
   redirect: string | undefined;
@@ -59,7 +86,7 @@ export interface Found {
 
 export function* resolve(dir: UnionInode, name: Name): Task<Found | undefined> {
   if (dir.orphan) return undefined;
-  const found: Found = { layers: [], data: undefined, redirect: undefined };
+  const found: Found = { layers: [], stat: undefined, data: undefined, redirect: undefined };
   yield* descend(dir, dir.layers(), 0, name, found);
   return found.layers.length === 0 ? undefined : found;
 }
@@ -71,13 +98,15 @@ function* descend(dir: UnionInode, stack: Layer[], from: number, name: Name, fou
   for (let i = from; i < stack.length; i++) {
     const { branch, inode } = stack[i]!;
     if (wanted === branch.hidden && inode === branch.root) continue;
-    const child = yield* inode.lookup(wanted);
+    const entry = yield* entryOf(inode, wanted);
     const bottom = branch.index === branchCount - 1;
-    if (child === undefined) {
+    if (entry === undefined) {
       if (!bottom && !branch.writable && (yield* hidesByDot(branch, inode, wanted))) return;
       continue;
     }
-    if (!(yield* accept(branch, inode, child, found))) return;
+    const child = entry.inode;
+    found.stat ??= entry.stat;
+    if (!(yield* accept(branch, inode, entry, found))) return;
     if (bottom) return;
     const redirect = yield* redirectOf(branch, child, found);
     if (redirect?.startsWith('/')) {
@@ -89,9 +118,16 @@ function* descend(dir: UnionInode, stack: Layer[], from: number, name: Name, fou
   }
 }
 
+function* entryOf(dir: Inode, name: Name): Task<Entry | undefined> {
+  if (dir.lookupWithStat !== undefined) return yield* dir.lookupWithStat(name);
+  const inode = yield* dir.lookup(name);
+  return inode === undefined ? undefined : { inode, stat: yield* inode.getattr() };
+}
+
 /** Take a branch entry into what was found. False: nothing beneath it counts. */
-function* accept(branch: Branch, dir: Inode, child: Inode, found: Found): Task<boolean> {
-  if (yield* isWhiteout(branch, dir, child)) {
+function* accept(branch: Branch, dir: Inode, entry: Entry, found: Found): Task<boolean> {
+  const child = entry.inode;
+  if (yield* isWhiteout(branch, dir, child, entry.stat)) {
     child.forget();
     return false;
   }
@@ -190,10 +226,10 @@ export function* isImpure(branch: Branch, dir: Inode): Task<boolean> {
 }
 
 /** Make, or find again, the union inode of what `resolve` found, and enter it under the name. */
-export function* instantiate(dir: UnionInode, name: Name, found: Found): Task<UnionInode> {
+function* instantiate(dir: UnionInode, name: Name, found: Found): Task<UnionEntry> {
   const fs = dir.fs;
   const [top, ...lowers] = found.layers as [Layer, ...Layer[]];
-  const stat = yield* top.inode.getattr();
+  const stat = found.stat!;
   const parentLayer = dir.layerOn(top.branch);
   const indexed = yield* findIndexed(fs, top, stat);
   const number = indexed?.number ?? (yield* numberOf(dir, top, stat, parentLayer));
@@ -201,7 +237,7 @@ export function* instantiate(dir: UnionInode, name: Name, found: Found): Task<Un
   if (known !== undefined && (yield* isSame(known, top, stat, indexed !== undefined))) {
     forgetAll(found);
     enterAlias(dir, name, known);
-    return known;
+    return { inode: known, stat: yield* getattr(known), isUnionStat: true };
   }
   const ino = known === undefined ? number : freeNumber(dir, top, stat);
   const real = indexed?.layer ?? top;
@@ -214,7 +250,9 @@ export function* instantiate(dir: UnionInode, name: Name, found: Found): Task<Un
   yield* loadUnionNlink(inode, stat);
   fs.inodes.set(ino, inode);
   fs.attach(dir, name, inode);
-  return inode;
+  // An indexed file is not what the name showed: look at it itself.
+  if (indexed !== undefined) return { inode, stat: yield* getattr(inode), isUnionStat: true };
+  return { inode, stat, isUnionStat: false };
 }
 
 /** A further name of a known object. */

@@ -18,7 +18,7 @@ import { copyUp, ensureLayer, settleCopyUp } from './copy-up.ts';
 import { firstSaying } from './create.ts';
 import { setUnionNlink } from './hard-link-index.ts';
 import { asUnionInode } from './inode.ts';
-import type { UnionInode } from './inode.ts';
+import type { Layer, UnionInode } from './inode.ts';
 import { checkName, requireDirectory } from './lookup.ts';
 import { isLogicallyEmpty } from './readdir.ts';
 import { allowXattrWhiteouts, placeWhiteout, whiteoutInWork } from './whiteout.ts';
@@ -36,7 +36,7 @@ export function* unlink(dir: UnionInode, name: Name, victim: Inode): Task<void> 
   yield* removeName(dir, name, file);
   dropAlias(dir, name, file);
   if (count !== undefined) yield* setUnionNlink(file, count - 1);
-  if (file.parent === undefined) yield* noteOrphan(file);
+  if (file.parent === undefined) noteOrphan(file);
 }
 
 export function* rmdir(dir: UnionInode, name: Name, victim: Inode): Task<void> {
@@ -61,10 +61,7 @@ function* checkVictim(dir: UnionInode, name: Name, victim: Inode): Task<UnionIno
 
 /** Make the name disappear from the merged directory (R1). */
 function* removeName(dir: UnionInode, name: Name, victim: UnionInode): Task<void> {
-  const said = yield* firstSaying(dir, name, 0);
-  if (said?.child === undefined) fail(Errno.ENOENT);
-  const { branch, inode: layer } = said.layer;
-  if (said.child !== victim.real) said.child.forget();
+  const { branch, inode: layer } = yield* layerOfName(dir, name, victim);
   if (!branch.writable) {
     const target = dir.fs.branches.findLast((b) => b.writable && b.index < branch.index);
     if (target === undefined) fail(Errno.EROFS);
@@ -77,6 +74,18 @@ function* removeName(dir: UnionInode, name: Name, victim: UnionInode): Task<void
   if (beneath?.child !== undefined) yield* coverWithWhiteout(dir, branch, layer, name, victim);
   else if (victim.isDirectory) yield* removeDirectory(branch, layer, name, victim);
   else yield* layer.unlink(name, victim.real); // COMMIT POINT
+}
+
+/** Where the name itself is: an indexed file's may be beneath while the file is above. */
+function* layerOfName(dir: UnionInode, name: Name, victim: UnionInode): Task<Layer> {
+  if (victim.indexName === undefined) {
+    const inode = dir.layerOn(victim.branch);
+    if (inode !== undefined) return { branch: victim.branch, inode };
+  }
+  const said = yield* firstSaying(dir, name, 0);
+  if (said?.child === undefined) fail(Errno.ENOENT);
+  said.child.forget();
+  return said.layer;
 }
 
 /** Replace an entry by a whiteout. A directory cannot be renamed over: exchange, then clear it away. */
@@ -128,9 +137,7 @@ export function dropAlias(dir: UnionInode, name: Name, inode: UnionInode): void 
   if (inode.aliases?.length === 0) inode.aliases = undefined;
 }
 
-/** No known name is left. Is it gone, or are there names that nobody has looked up? */
-export function* noteOrphan(file: UnionInode): Task<void> {
-  if (file.unionNlink !== undefined) file.orphan = file.unionNlink <= 0;
-  else if (!file.branch.writable) file.orphan = true;
-  else file.orphan = (yield* file.real.getattr()).nlink === 0;
+/** No known name is left. One that nobody has looked up yet may be: `enterAlias` takes it back then. */
+export function noteOrphan(file: UnionInode): void {
+  file.orphan = file.unionNlink === undefined || file.unionNlink <= 0;
 }

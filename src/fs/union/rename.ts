@@ -125,7 +125,7 @@ function* publishMove(from: Source, to: End, count: number | undefined): Task<vo
       if (to.dir.subdirectories !== undefined) to.dir.subdirectories--;
     } else {
       if (count !== undefined) yield* setUnionNlink(to.inode, count - 1);
-      if (to.inode.parent === undefined) yield* noteOrphan(to.inode);
+      if (to.inode.parent === undefined) noteOrphan(to.inode);
     }
   }
   moveName(from, to.dir, to.name);

@@ -9,6 +9,7 @@
  */
 import { Errno } from '../../abi/errno.ts';
 import { S_IFCHR, S_IFREG, DT_CHR, DT_REG, DT_UNKNOWN, isChr } from '../../abi/mode.ts';
+import type { Stat } from '../../abi/stat.ts';
 import type { Task } from '../../kernel/task.ts';
 import { errnoOf } from '../../kernel/error.ts';
 import type { DirEntry, Inode, Name } from '../../vfs/inode-operations.ts';
@@ -57,10 +58,10 @@ export function dropHidingFacts(dir: Inode): void {
   facts.delete(dir);
 }
 
-/** Is this entry of a branch directory a whiteout? `child` is what its name gave. */
-export function* isWhiteout(branch: Branch, dir: Inode, child: Inode): Task<boolean> {
+/** Is this entry of a branch directory a whiteout? `child` is what its name gave, `known` its attributes if at hand. */
+export function* isWhiteout(branch: Branch, dir: Inode, child: Inode, known?: Stat): Task<boolean> {
   if (isChr(child.type)) {
-    const stat = yield* child.getattr();
+    const stat = known ?? (yield* child.getattr());
     return stat.rdevMajor === 0 && stat.rdevMinor === 0;
   }
   if (child.type !== S_IFREG) return false;
