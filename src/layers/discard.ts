@@ -10,6 +10,7 @@
  */
 import { Errno } from '../abi/errno.ts';
 import { isDir } from '../abi/mode.ts';
+import { errnoOf } from '../kernel/error.ts';
 import type { Task } from '../kernel/task.ts';
 import type { Inode, Name } from '../vfs/inode-operations.ts';
 import { pruneTarget } from './commit.ts';
@@ -144,9 +145,9 @@ const isAbove = (change: Change, path: string): boolean =>
 function missingName(diff: DiffContext, chosen: ReadonlySet<Change>, change: Change): Missing | undefined {
   if (change.op === 'D') return undefined;
   for (const names of diff.links.values()) {
-    if (!names.some((name) => name.path === change.path)) continue;
+    if (!names.some((name) => name.path === change.path) || !names.some((name) => name.indexed)) continue;
     const other = diff.changes.find(
-      (c) => !chosen.has(c) && c.op !== 'D' && names.some((name) => name.indexed === true && name.path === c.path),
+      (c) => !chosen.has(c) && c.op !== 'D' && names.some((name) => name.path === c.path),
     );
     if (other !== undefined) return { path: other.path, why: 'both are names of one file' };
   }
@@ -225,7 +226,13 @@ function* removeFromUpper(ctx: DiscardContext, path: string): Task<void> {
   // Out of sight at once; what a crash leaves there the next mount removes.
   const parked = `discarded-${(yield* place.inode.getattr()).ino}` as Name;
   yield* removeEntry(trash, parked, undefined);
-  yield* place.dir.rename(place.name, place.inode, trash, parked, undefined, 0);
+  try {
+    yield* place.dir.rename(place.name, place.inode, trash, parked, undefined, 0);
+  } catch (error) {
+    // Opened as two filesystems: then it goes piece by piece where it is.
+    if (errnoOf(error) !== Errno.EXDEV) throw error;
+    return yield* removeEntry(place.dir, place.name, count);
+  }
   yield* removeEntry(trash, parked, count);
 }
 

@@ -93,7 +93,9 @@ export class Scratch {
   }
 
   set(): { upper: Inode; lowers: Inode[]; work: Inode } {
-    return { upper: this.open('upper'), lowers: [this.open('base')], work: this.open('work') };
+    const fs = openHostFs({ path: join(this.dir, 'upper'), readOnly: false });
+    const work = fs.openRoot(join(this.dir, 'work'));
+    return { upper: fs.root, lowers: [this.open('base')], work };
   }
 
   diff(options: Partial<DiffOptions> = {}): string {
