@@ -8,6 +8,8 @@ import { Errno } from '../abi/errno.ts';
 import { SEEK_DATA, SEEK_HOLE } from '../abi/fcntl.ts';
 import { errnoOf } from '../kernel/error.ts';
 import type { Task } from '../kernel/task.ts';
+import type { Stat } from '../abi/stat.ts';
+import { now } from '../sys/clock.ts';
 import type { Inode } from '../vfs/inode-operations.ts';
 import {
   COPY_FILE_RANGE_IN, COPY_FILE_RANGE_OUT, FALLOCATE_IN, FOPEN_KEEP_CACHE, FSYNC_IN, FUSE_FSYNC_FDATASYNC,
@@ -19,6 +21,8 @@ import { REPLY_BODY, type Request } from './request.ts';
 
 /** Where the data of a WRITE begins in the request arena. */
 const WRITE_DATA = IN_HEADER.bytes + WRITE_IN.bytes;
+/** The coarse clock that stamps files moves every 10 ms at HZ=100, and a request takes its time to come. */
+const CLOCK_TICK_NSEC_MAX = 50_000_000;
 /** More than one copy_file_range(2) copies at a time: MAX_RW_COUNT. */
 const COPY_MAX = 0x7fff_f000;
 
@@ -60,12 +64,28 @@ export function* write(door: Door, request: Request): Task<number> {
   const position = request.u64(WRITE_IN.at.offset);
   const flags = request.u32(WRITE_IN.at.writeFlags);
   if ((flags & FUSE_WRITE_KILL_SUIDGID) !== 0) yield* killPrivileges(door, request, inode);
-  const written = yield* writeWhole(inode, request, position, (flags & FUSE_WRITE_CACHE) !== 0);
+  const cached = (flags & FUSE_WRITE_CACHE) !== 0;
+  const told = cached ? yield* inode.getattr() : undefined;
+  const written = yield* writeWhole(inode, request, position, cached);
+  if (told !== undefined) yield* keepMtime(inode, told);
   request.put32(WRITE_OUT.at.size, written);
   request.put32(WRITE_OUT.at.padding, 0);
   request.replyBytes = WRITE_OUT.bytes;
   door.counters.bytesWritten += written;
   return 0;
+}
+
+/**
+ * Under WRITEBACK_CACHE the mtime is the kernel's: a write from the page cache must not move it. The
+ * kernel sends its own afterwards, but only if its clock has ticked since it was told the last one; so
+ * a file written in the tick of its creation would come back with another mtime after a remount. Where
+ * the tick is over nothing is put back: a crash then leaves a newer mtime, never one older than the data.
+ */
+function* keepMtime(inode: Inode, told: Stat): Task<void> {
+  const { sec, nsec } = now();
+  const age = (sec - told.mtimeSec) * 1e9 + (nsec - told.mtimeNsec);
+  if (age < 0 || age > CLOCK_TICK_NSEC_MAX) return;
+  yield* inode.setattr({ mtime: { sec: told.mtimeSec, nsec: told.mtimeNsec } });
 }
 
 /** Write all of it. An error after a part: a plain write is short, a cached one fails (W1). */

@@ -38,7 +38,21 @@ function* subdirectoryCount(dir: UnionInode): Task<number> {
 }
 
 export function* setattr(inode: UnionInode, changes: SetAttr): Task<void> {
+  if (yield* isTimeFlush(inode, changes)) return;
   if (changes.size === undefined) yield* copyUp(inode, 'metadata');
   else yield* copyUp(inode, 'data', changes.size);
   yield* inode.real.setattr(changes);
+}
+
+/**
+ * After unlink, rename and link the kernel writes back times that it has not changed. That must not
+ * copy a lower file up, least of all one that was just removed.
+ */
+function* isTimeFlush(inode: UnionInode, changes: SetAttr): Task<boolean> {
+  const { mtime } = changes;
+  if (inode.branch.writable || mtime === undefined || mtime === 'now') return false;
+  if (changes.mode !== undefined || changes.uid !== undefined || changes.gid !== undefined) return false;
+  if (changes.size !== undefined || changes.atime !== undefined || changes.killPriv === true) return false;
+  const stat = yield* inode.real.getattr();
+  return stat.mtimeSec === mtime.sec && stat.mtimeNsec === mtime.nsec;
 }

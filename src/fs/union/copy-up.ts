@@ -179,6 +179,7 @@ function publish(ctx: CopyUp, copy: Inode): void {
   if (inode.disowned) replaceSuccessor(inode);
   inode.real = copy;
   inode.branch = ctx.branch;
+  inode.hasOrigin = undefined;
   if (inode.type !== S_IFREG) lower.inode.forget();
   else if (ctx.want === 'metadata') inode.data ??= lower;
   else {
@@ -394,6 +395,7 @@ function insertLayer(dir: UnionInode, branch: Branch, inode: Inode): void {
     lowers.unshift({ branch: dir.branch, inode: dir.real });
     dir.branch = branch;
     dir.real = inode;
+    dir.hasOrigin = undefined;
     return;
   }
   const at = lowers.findIndex((layer) => layer.branch.index > branch.index);

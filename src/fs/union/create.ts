@@ -15,11 +15,10 @@ import type { Cred, Inode, Name } from '../../vfs/inode-operations.ts';
 import { ROOT_CRED } from './branch.ts';
 import type { Branch } from './branch.ts';
 import { copyUp, copyUpToBranch, ensureLayer, settleCopyUp } from './copy-up.ts';
-import { ORIGIN } from './format.ts';
 import { setUnionNlink } from './hard-link-index.ts';
 import { UnionInode, asUnionInode } from './inode.ts';
 import type { Layer } from './inode.ts';
-import { checkName, enterAlias, markImpure, requireDirectory } from './lookup.ts';
+import { checkName, enterAlias, markImpureFor, requireDirectory } from './lookup.ts';
 import { isWhiteout } from './whiteout.ts';
 
 type Make = (dir: Inode, name: Name) => Task<Inode>;
@@ -56,6 +55,7 @@ function* createEntry(dir: UnionInode, name: Name, make: Make, directory: boolea
   dir.fs.inodes.set(ino, made);
   dir.fs.attach(dir, name, made);
   made.heldByDoor = true;
+  made.hasOrigin = false;
   if (directory && dir.subdirectories !== undefined) dir.subdirectories++;
   return made;
 }
@@ -200,7 +200,7 @@ export function* link(dir: UnionInode, name: Name, target: Inode): Task<void> {
   const { branch } = file;
   if (said !== undefined && said.layer.branch.index < branch.index) fail(Errno.EROFS);
   const layer = yield* ensureLayer(dir, branch);
-  if ((yield* branch.overlayXattr(file.real, ORIGIN)) !== undefined) yield* markImpure(branch, layer);
+  yield* markImpureFor(file, layer);
   const count = file.unionNlink;
   const present = yield* layer.lookup(name);
   if (present === undefined) yield* layer.link(name, file.real);
@@ -240,6 +240,7 @@ export function* tmpfile(dir: UnionInode, mode: number, cred: Cred): Task<UnionI
     const number = dir.fs.numbers.of(branch.numberSpace, stat.ino);
     const made = new UnionInode(dir.fs, number, branch, inode, undefined, '' as Name);
     made.orphan = true;
+    made.hasOrigin = false;
     made.heldByDoor = true;
     dir.fs.inodes.set(number, made);
     return made;

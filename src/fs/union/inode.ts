@@ -65,6 +65,8 @@ export class UnionInode implements Inode {
   indexName: Name | undefined;
   /** Subdirectories of a merged directory, counted when first asked. */
   subdirectories: number | undefined;
+  /** `real` carries an origin: unknown until asked. */
+  hasOrigin: boolean | undefined;
   /** Known entries. Guarded by no lock: changed only between waits. */
   children: Map<Name, UnionInode> | undefined;
   /** How many entries of `children` maps, names and lookups of the door keep it alive. */

@@ -215,6 +215,14 @@ export function* markImpure(branch: Branch, dir: Inode): Task<void> {
   impurity.set(dir, true);
 }
 
+/** Before a name of the object is put into the directory. */
+export function* markImpureFor(inode: UnionInode, dir: Inode): Task<void> {
+  const { branch } = inode;
+  if (branch.index === branch.bottomIndex) return;
+  inode.hasOrigin ??= (yield* branch.overlayXattr(inode.real, ORIGIN)) !== undefined;
+  if (inode.hasOrigin) yield* markImpure(branch, dir);
+}
+
 export function* isImpure(branch: Branch, dir: Inode): Task<boolean> {
   let known = impurity.get(dir);
   if (known === undefined) {

@@ -42,11 +42,16 @@ export function* unlink(dir: UnionInode, name: Name, victim: Inode): Task<void> 
 export function* rmdir(dir: UnionInode, name: Name, victim: Inode): Task<void> {
   const removed = yield* checkVictim(dir, name, victim);
   requireDirectory(removed);
-  if (!(yield* isLogicallyEmpty(removed))) fail(Errno.ENOTEMPTY);
+  // One layer: the host tells (removeDirectory), and most often there is nothing to list.
+  if (!removed.branch.writable || removed.lowers!.length > 0) yield* requireEmpty(removed);
   yield* removeName(dir, name, removed);
   dropAlias(dir, name, removed);
   removed.orphan = true;
   if (dir.subdirectories !== undefined) dir.subdirectories--;
+}
+
+function* requireEmpty(dir: UnionInode): Task<void> {
+  if (!(yield* isLogicallyEmpty(dir))) fail(Errno.ENOTEMPTY);
 }
 
 function* checkVictim(dir: UnionInode, name: Name, victim: Inode): Task<UnionInode> {
@@ -71,6 +76,7 @@ function* removeName(dir: UnionInode, name: Name, victim: UnionInode): Task<void
   }
   const beneath = yield* firstSaying(dir, name, branch.index + 1);
   beneath?.child?.forget();
+  if (beneath?.child !== undefined && victim.isDirectory) yield* requireEmpty(victim);
   if (beneath?.child !== undefined) yield* coverWithWhiteout(dir, branch, layer, name, victim);
   else if (victim.isDirectory) yield* removeDirectory(branch, layer, name, victim);
   else yield* layer.unlink(name, victim.real); // COMMIT POINT
@@ -112,6 +118,7 @@ function* removeDirectory(branch: Branch, layer: Inode, name: Name, victim: Unio
     yield* layer.rmdir(name, victim.real); // COMMIT POINT
   } catch (error) {
     if (errnoOf(error) !== Errno.ENOTEMPTY) throw error;
+    yield* requireEmpty(victim);
     const temp = branch.tempName();
     yield* layer.rename(name, victim.real, branch.work, temp, undefined, 0); // COMMIT POINT
     yield* clearAway(branch, temp, victim.real);

@@ -15,18 +15,18 @@ import { Errno } from '../../abi/errno.ts';
 import { RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT } from '../../abi/fcntl.ts';
 import { S_IFREG } from '../../abi/mode.ts';
 import { bytesOf } from '../../lib/latin1.ts';
-import { fail } from '../../kernel/error.ts';
+import { errnoOf, fail } from '../../kernel/error.ts';
 import type { Task } from '../../kernel/task.ts';
 import type { Inode, Name } from '../../vfs/inode-operations.ts';
 import { emptyDirectory } from './branch.ts';
 import type { Branch } from './branch.ts';
 import { copyUp, copyUpToBranch, ensureLayer, settleCopyUp } from './copy-up.ts';
 import { firstSaying } from './create.ts';
-import { ORIGIN, REDIRECT } from './format.ts';
+import { REDIRECT } from './format.ts';
 import { setUnionNlink } from './hard-link-index.ts';
 import { asUnionInode } from './inode.ts';
 import type { UnionInode } from './inode.ts';
-import { checkName, markImpure, requireDirectory } from './lookup.ts';
+import { checkName, markImpureFor, requireDirectory } from './lookup.ts';
 import { isLogicallyEmpty } from './readdir.ts';
 import { dropAlias, noteOrphan } from './remove.ts';
 import { allowXattrWhiteouts, isWhiteout } from './whiteout.ts';
@@ -92,28 +92,56 @@ function* move(from: Source, to: End): Task<void> {
   const branch = yield* bringTogether(from, to);
   const fromLayer = yield* ensureLayer(from.dir, branch);
   const toLayer = yield* ensureLayer(to.dir, branch);
-  const { inode } = from;
   const shows = yield* showsBeneath(from, branch);
+  const count = to.inode?.unionNlink;
+  yield* prepareMoved(from, to, branch, toLayer);
+  if (shows) yield* allowXattrWhiteouts(branch, fromLayer);
+  const step = { branch, from, to, fromLayer, toLayer, shows };
+  if (to.inode !== undefined || !(yield* moveToAbsent(step))) yield* moveOver(step);
+  if (shows) from.inode.fs.counters.whiteouts++;
+  yield* publishMove(from, to, count);
+}
+
+interface Move {
+  readonly branch: Branch;
+  readonly from: Source;
+  readonly to: End;
+  readonly fromLayer: Inode;
+  readonly toLayer: Inode;
+  /** The old name must be whited out. */
+  readonly shows: boolean;
+}
+
+/** The usual case: nothing is there on the branch, and the host makes sure of it. False: something is. */
+function* moveToAbsent({ from, to, fromLayer, toLayer, shows }: Move): Task<boolean> {
+  const flags = RENAME_NOREPLACE | (shows ? RENAME_WHITEOUT : 0);
+  try {
+    yield* fromLayer.rename(from.name, from.inode.real, toLayer, to.name, undefined, flags); // COMMIT POINT
+    return true;
+  } catch (error) {
+    const errno = errnoOf(error);
+    // EINVAL: a host filesystem without the flag.
+    if (errno !== Errno.EEXIST && errno !== Errno.EINVAL) throw error;
+    return false;
+  }
+}
+
+/** Over an object of the same branch, over a whiteout, or over what lies beneath. */
+function* moveOver({ branch, from, to, fromLayer, toLayer, shows }: Move): Task<void> {
   const present = yield* toLayer.lookup(to.name);
   const whiteout = present !== undefined && (yield* isWhiteout(branch, toLayer, present)) ? present : undefined;
   if (present !== undefined && whiteout === undefined && to.inode === undefined) fail(Errno.EEXIST);
-  const count = to.inode?.unionNlink;
   if (to.inode?.isDirectory && present !== undefined && whiteout === undefined) yield* hollow(branch, to.inode);
-  yield* prepareMoved(from, to, branch, toLayer);
-  if (shows) yield* allowXattrWhiteouts(branch, fromLayer);
   const replaced = whiteout ?? (to.inode?.branch === branch && present !== undefined ? to.inode.real : undefined);
-  if (inode.isDirectory && whiteout !== undefined) {
+  if (from.inode.isDirectory && whiteout !== undefined) {
     // A directory cannot replace a whiteout: they change places, and it hides the old name or goes.
-    yield* fromLayer.rename(from.name, inode.real, toLayer, to.name, whiteout, RENAME_EXCHANGE); // COMMIT POINT
+    yield* fromLayer.rename(from.name, from.inode.real, toLayer, to.name, whiteout, RENAME_EXCHANGE); // COMMIT POINT
     if (!shows) yield* fromLayer.unlink(from.name, whiteout);
   } else {
     const flags = shows ? RENAME_WHITEOUT : 0;
-    yield* fromLayer.rename(from.name, inode.real, toLayer, to.name, replaced, flags); // COMMIT POINT
+    yield* fromLayer.rename(from.name, from.inode.real, toLayer, to.name, replaced, flags); // COMMIT POINT
   }
-  if (shows) inode.fs.counters.whiteouts++;
-  whiteout?.forget();
-  if (present !== undefined && whiteout === undefined && present !== to.inode?.real) present.forget();
-  yield* publishMove(from, to, count);
+  if (present !== to.inode?.real) present?.forget();
 }
 
 function* publishMove(from: Source, to: End, count: number | undefined): Task<void> {
@@ -152,6 +180,7 @@ function moveName(from: Source, dir: UnionInode, name: Name): void {
 /** N1: the source copied up to a branch where the result is not hidden. Errors: EROFS there is none. */
 function* bringTogether(from: Source, to: End): Task<Branch> {
   yield* copyUp(from.inode, from.inode.type === S_IFREG ? 'data' : 'metadata');
+  if (from.inode.branch.index === 0) return from.inode.branch; // Nothing is left of it.
   const said = yield* firstSaying(to.dir, to.name, 0);
   said?.child?.forget();
   return yield* bringLeftOf(from.inode, said?.layer.branch);
@@ -191,8 +220,7 @@ function* prepareMoved(from: Source, to: End, branch: Branch, toLayer: Inode): T
     if (inode.lowers!.length > 0) yield* redirect(inode, branch, from.dir === to.dir);
     else if (yield* showsBeneath(to, branch)) yield* branch.setOpaque(inode.real);
   }
-  if (branch.index === branch.bottomIndex) return;
-  if ((yield* branch.overlayXattr(inode.real, ORIGIN)) !== undefined) yield* markImpure(branch, toLayer);
+  yield* markImpureFor(inode, toLayer);
 }
 
 /** Say on the directory where its layers beneath are: by name if only that changes, else by path. */
