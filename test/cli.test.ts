@@ -28,7 +28,8 @@ class Bench {
       ...process.env,
       HOME: this.dir,
       XDG_STATE_HOME: this.at('state'),
-      XDG_CACHE_HOME: process.env['XDG_CACHE_HOME'] ?? path.join(process.env['HOME'] ?? '/root', '.cache'),
+      XDG_CACHE_HOME:
+        process.env['XDG_CACHE_HOME'] ?? path.join(process.env['HOME'] ?? '/root', '.cache'),
       PALIMPSEST_RUNTIME_DIR: this.at('runtime'),
       NO_COLOR: '1',
     };
@@ -55,7 +56,10 @@ class Bench {
 
   runIn(cwd: string, ...args: string[]): SpawnSyncReturns<string> {
     const options = { cwd, env: this.env, encoding: 'utf8', timeout: COMMAND_MS } as const;
-    return spawnSync(process.execPath, [PROGRAM, ...args], { ...options, stdio: ['ignore', 'pipe', 'pipe'] });
+    return spawnSync(process.execPath, [PROGRAM, ...args], {
+      ...options,
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
   }
 
   /** Status 0, or the test fails with what was said. */
@@ -84,7 +88,9 @@ class Bench {
     const directory = this.at('runtime');
     const name = fs.readdirSync(directory).find((file) => /^\d+\.json$/.test(file));
     assert.ok(name !== undefined, 'a daemon has its record');
-    return JSON.parse(fs.readFileSync(path.join(directory, name), 'utf8')) as ReturnType<Bench['record']>;
+    return JSON.parse(fs.readFileSync(path.join(directory, name), 'utf8')) as ReturnType<
+      Bench['record']
+    >;
   }
 
   workspaces(): string[] {
@@ -96,7 +102,8 @@ class Bench {
     const mounts = fs.readFileSync('/proc/self/mountinfo', 'utf8').split('\n');
     for (const line of mounts.toReversed()) {
       const target = line.split(' ')[4];
-      if (target?.startsWith(`${this.dir}/`) === true) spawnSync('umount', ['-l', target]);
+      if (target !== undefined && target.startsWith(`${this.dir}/`))
+        spawnSync('umount', ['-l', target]);
     }
     fs.rmSync(this.dir, { recursive: true, force: true });
   }
@@ -106,7 +113,11 @@ function isAlive(pid: number): boolean {
   try {
     return !/^State:\s+Z/m.test(fs.readFileSync(`/proc/${pid}/status`, 'utf8'));
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'ENOENT' && (error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
+    if (
+      (error as NodeJS.ErrnoException).code !== 'ENOENT' &&
+      (error as NodeJS.ErrnoException).code !== 'ESRCH'
+    )
+      throw error;
     return false;
   }
 }
@@ -134,7 +145,10 @@ test('mount, write, umount: flushed, and the daemon has gone', { skip }, (t) => 
   assert.equal(b.read('upper/new'), 'new\n');
   assert.equal(b.read('upper/f'), 'old\nmore\n');
   assert.equal(b.read('lower/f'), 'old\n');
-  assert.deepEqual(fs.readdirSync(b.at('runtime')).filter((name) => !name.endsWith('.log')), []);
+  assert.deepEqual(
+    fs.readdirSync(b.at('runtime')).filter((name) => !name.endsWith('.log')),
+    [],
+  );
 });
 
 test('dirty pages of many files are on the branch when umount returns', { skip }, (t) => {
@@ -156,9 +170,16 @@ test("the kernel overlayfs's words, and findmnt's columns", { skip }, (t) => {
   b.write('l2/a', '2');
   b.write('l2/b', '2');
   const lowers = `${b.at('lower')}:${b.at('l2')}`;
-  b.ok('mount', '-o', `lowerdir=${lowers},upperdir=${b.at('upper')},workdir=${b.at('work')}`, b.at('view'));
+  b.ok(
+    'mount',
+    '-o',
+    `lowerdir=${lowers},upperdir=${b.at('upper')},workdir=${b.at('work')}`,
+    b.at('view'),
+  );
   assert.equal(b.read('view/a') + b.read('view/b'), '12');
-  const found = spawnSync('findmnt', ['-n', '-o', 'FSTYPE,SOURCE', b.at('view')], { encoding: 'utf8' });
+  const found = spawnSync('findmnt', ['-n', '-o', 'FSTYPE,SOURCE', b.at('view')], {
+    encoding: 'utf8',
+  });
   assert.match(found.stdout, /^fuse\.palimpsest .*upper=rw:.*lower=ro:.*l2=ro/);
   b.ok('umount', b.at('view'));
 });
@@ -166,7 +187,10 @@ test("the kernel overlayfs's words, and findmnt's columns", { skip }, (t) => {
 test('read-only: by option, and without a writable branch', { skip }, (t) => {
   const b = new Bench(t);
   b.write('lower/a', '1');
-  for (const args of [['--lower', b.at('lower')], ['-r', '--branch', `${b.at('lower')}=rw`]]) {
+  for (const args of [
+    ['--lower', b.at('lower')],
+    ['-r', '--branch', `${b.at('lower')}=rw`],
+  ]) {
     b.ok('mount', ...args, b.at('view'));
     assert.throws(() => b.write('view/new', ''), { code: 'EROFS' });
     b.ok('umount', b.at('view'));
@@ -179,11 +203,15 @@ test('mount without arguments, ls and status show it', { skip }, (t) => {
   const { pid } = b.record();
   assert.ok(b.ok('mount').includes(b.at('view')));
   const lines = b.ok('ls', '--json').trim().split('\n');
-  const listed = lines.map((line) => JSON.parse(line) as { target: string; pid: number; state: string });
+  const listed = lines.map(
+    (line) => JSON.parse(line) as { target: string; pid: number; state: string },
+  );
   const ours = listed.find((mount) => mount.target === b.at('view'));
   assert.equal(ours?.state, 'mounted');
   assert.equal(ours?.pid, pid);
-  const status = JSON.parse(b.ok('status', '--json', b.at('view'))) as { daemon: { knownNodes: number } };
+  const status = JSON.parse(b.ok('status', '--json', b.at('view'))) as {
+    daemon: { knownNodes: number };
+  };
   assert.ok(status.daemon.knownNodes >= 1);
   b.ok('umount', b.at('view'));
 });
@@ -262,10 +290,20 @@ test('refused mounts', { skip }, (t) => {
     [/branch .*file is not a directory/, ...ro('file'), view],
     [/mount point .*nowhere does not exist/, ...ro('lower'), b.at('nowhere')],
     [/lower is given twice/, ...rw('lower'), ...ro('lower'), view],
-    [/branches overlap: .*lower\/inner lies inside .*lower/, ...rw('lower/inner'), ...ro('lower'), view],
+    [
+      /branches overlap: .*lower\/inner lies inside .*lower/,
+      ...rw('lower/inner'),
+      ...ro('lower'),
+      view,
+    ],
     [/upper\/mnt lies inside the branch .*upper/, ...rw('upper'), b.at('upper/mnt')],
     [/branch .*view lies on the mount point/, ...rw('upper'), ...ro('view'), view],
-    [/work directory .*overlap/, '-o', `lowerdir=${b.at('lower')},upperdir=${b.at('upper')},workdir=${b.at('upper/mnt')}`, view],
+    [
+      /work directory .*overlap/,
+      '-o',
+      `lowerdir=${b.at('lower')},upperdir=${b.at('upper')},workdir=${b.at('upper/mnt')}`,
+      view,
+    ],
   ];
   for (const [message, ...args] of refused) b.fails(32, message, 'mount', ...args);
   b.fails(2, /unknown mount option "lowerdri"/, 'mount', '-o', 'lowerdri=/a', view);
@@ -294,7 +332,9 @@ test('an upper in use by a kernel overlay is refused', { skip }, (t) => {
     t.skip('no kernel overlayfs here');
     return;
   }
-  const message = new RegExp(`upper is in use: it is the upperdir of the overlay mounted at ${b.at('other')}`);
+  const message = new RegExp(
+    `upper is in use: it is the upperdir of the overlay mounted at ${b.at('other')}`,
+  );
   b.fails(32, message, 'mount', '--branch', `${b.at('upper')}=rw`, b.at('view'));
 });
 
@@ -325,7 +365,14 @@ test('mount -t fuse.palimpsest by mount(8), with the helper of doctor', { skip }
   b.write('lower/a', '1');
   b.ok('doctor', '--install-mount-helper');
   const spec = `${b.at('upper')}=rw:${b.at('lower')}`;
-  const args = ['-t', 'fuse.palimpsest', spec, b.at('view'), '-o', 'noatime,nofail,x-systemd.automount'];
+  const args = [
+    '-t',
+    'fuse.palimpsest',
+    spec,
+    b.at('view'),
+    '-o',
+    'noatime,nofail,x-systemd.automount',
+  ];
   const mounted = spawnSync('mount', args, { env: b.env, encoding: 'utf8' });
   assert.equal(mounted.status, 0, mounted.stderr);
   assert.equal(b.read('view/a'), '1');
@@ -334,20 +381,25 @@ test('mount -t fuse.palimpsest by mount(8), with the helper of doctor', { skip }
 
 // -- run --
 
-test("run: the command sees its changes, the tree does not; status and diff are the command's", { skip }, (t) => {
-  const b = new Bench(t);
-  b.write('tree/a', 'old\n');
-  b.write('tree/d/x', '1');
-  const script = 'echo new > b; echo more >> a; rm -r d; cat a; pwd; echo $PALIMPSEST $PALIMPSEST_WORKSPACE; exit 7';
-  const result = b.run('run', '--workspace', 'w', '--', 'sh', '-c', script);
-  assert.equal(result.status, 7, result.stderr);
-  assert.equal(result.stdout, `old\nmore\n${b.at('tree')}\n1 w\n`);
-  assert.match(result.stderr, /1 added, 1 modified, 1 deleted/);
-  assert.deepEqual(fs.readdirSync(b.at('tree')).toSorted(), ['a', 'd']);
-  assert.equal(b.ok('diff', 'w'), 'M\ta\nA\tb\nD\td/\n');
-  assert.equal(b.run('diff', '--exit-code', 'w').status, 1);
-  assert.equal(b.ok('run', '-s', 'w', '--', 'cat', 'b'), 'new\n');
-});
+test(
+  "run: the command sees its changes, the tree does not; status and diff are the command's",
+  { skip },
+  (t) => {
+    const b = new Bench(t);
+    b.write('tree/a', 'old\n');
+    b.write('tree/d/x', '1');
+    const script =
+      'echo new > b; echo more >> a; rm -r d; cat a; pwd; echo $PALIMPSEST $PALIMPSEST_WORKSPACE; exit 7';
+    const result = b.run('run', '--workspace', 'w', '--', 'sh', '-c', script);
+    assert.equal(result.status, 7, result.stderr);
+    assert.equal(result.stdout, `old\nmore\n${b.at('tree')}\n1 w\n`);
+    assert.match(result.stderr, /1 added, 1 modified, 1 deleted/);
+    assert.deepEqual(fs.readdirSync(b.at('tree')).toSorted(), ['a', 'd']);
+    assert.equal(b.ok('diff', 'w'), 'M\ta\nA\tb\nD\td/\n');
+    assert.equal(b.run('diff', '--exit-code', 'w').status, 1);
+    assert.equal(b.ok('run', '-s', 'w', '--', 'cat', 'b'), 'new\n');
+  },
+);
 
 test('run: what the shell would say: 126, 127, 128+N', { skip }, (t) => {
   const b = new Bench(t);
@@ -363,7 +415,8 @@ test('run: what the shell would say: 126, 127, 128+N', { skip }, (t) => {
 
 test('run: a signal goes to the command, whose end is ours', { skip }, async (t) => {
   const b = new Bench(t);
-  const script = 'trap "echo caught > caught; exit 3" TERM; echo > ready; while :; do sleep 0.05; done';
+  const script =
+    'trap "echo caught > caught; exit 3" TERM; echo > ready; while :; do sleep 0.05; done';
   const child = spawn(process.execPath, [PROGRAM, 'run', '--workspace', 'w', 'sh', '-c', script], {
     cwd: b.at('tree'),
     env: b.env,
@@ -377,14 +430,18 @@ test('run: a signal goes to the command, whose end is ours', { skip }, async (t)
   assert.match(b.ok('diff', 'w'), /A\tcaught/);
 });
 
-test('run: what the command leaves running is stopped, and cannot reach the real tree', { skip }, (t) => {
-  const b = new Bench(t);
-  const script = `(while :; do echo late >> ${b.at('tree')}/late; sleep 0.02; done) & sleep 0.1`;
-  const result = b.run('run', '--on-exit', 'discard', 'sh', '-c', script);
-  assert.equal(result.status, 0, result.stderr);
-  assert.match(result.stderr, /stopped what the command left running: .*sh/);
-  assert.deepEqual(fs.readdirSync(b.at('tree')), []);
-});
+test(
+  'run: what the command leaves running is stopped, and cannot reach the real tree',
+  { skip },
+  (t) => {
+    const b = new Bench(t);
+    const script = `(while :; do echo late >> ${b.at('tree')}/late; sleep 0.02; done) & sleep 0.1`;
+    const result = b.run('run', '--on-exit', 'discard', 'sh', '-c', script);
+    assert.equal(result.status, 0, result.stderr);
+    assert.match(result.stderr, /stopped what the command left running: .*sh/);
+    assert.deepEqual(fs.readdirSync(b.at('tree')), []);
+  },
+);
 
 test('run: killed itself, the view stays until its processes have ended', { skip }, async (t) => {
   const b = new Bench(t);
@@ -420,18 +477,22 @@ test('run --on-exit commit and discard', { skip }, (t) => {
   assert.equal(fs.existsSync(b.at('tree/a')), true);
 });
 
-test('commit: a base that changed meanwhile is a conflict, status 3, and nothing is done', { skip }, (t) => {
-  const b = new Bench(t);
-  b.write('tree/a', 'old\n');
-  b.write('tree/b', 'old\n');
-  b.ok('run', '-s', 'w', 'sh', '-c', 'echo ours > a; echo ours > b');
-  b.write('tree/a', 'theirs\n');
-  b.fails(3, /nothing was committed/, 'commit', 'w');
-  assert.equal(b.read('tree/b'), 'old\n');
-  b.ok('commit', '--conflict', 'ours', 'w');
-  assert.equal(b.read('tree/a') + b.read('tree/b'), 'ours\nours\n');
-  assert.deepEqual(b.workspaces(), []);
-});
+test(
+  'commit: a base that changed meanwhile is a conflict, status 3, and nothing is done',
+  { skip },
+  (t) => {
+    const b = new Bench(t);
+    b.write('tree/a', 'old\n');
+    b.write('tree/b', 'old\n');
+    b.ok('run', '-s', 'w', 'sh', '-c', 'echo ours > a; echo ours > b');
+    b.write('tree/a', 'theirs\n');
+    b.fails(3, /nothing was committed/, 'commit', 'w');
+    assert.equal(b.read('tree/b'), 'old\n');
+    b.ok('commit', '--conflict', 'ours', 'w');
+    assert.equal(b.read('tree/a') + b.read('tree/b'), 'ours\nours\n');
+    assert.deepEqual(b.workspaces(), []);
+  },
+);
 
 test('commit and discard of paths', { skip }, (t) => {
   const b = new Bench(t);
@@ -464,16 +525,31 @@ test('diff, commit and discard of a mount, which is there again afterwards', { s
 test('run --cow covers further trees; a workspace in use is refused', { skip }, async (t) => {
   const b = new Bench(t);
   fs.mkdirSync(b.at('second'));
-  b.ok('run', '-s', 'w', '--cow', b.at('second'), 'sh', '-c', `echo 1 > a; echo 2 > ${b.at('second')}/b`);
+  b.ok(
+    'run',
+    '-s',
+    'w',
+    '--cow',
+    b.at('second'),
+    'sh',
+    '-c',
+    `echo 1 > a; echo 2 > ${b.at('second')}/b`,
+  );
   assert.deepEqual(fs.readdirSync(b.at('second')), []);
   assert.equal(b.ok('diff', 'w'), `A\t${b.at('tree')}/a\nA\t${b.at('second')}/b\n`);
-  const child = spawn(process.execPath, [PROGRAM, 'run', '-s', 'w', 'sh', '-c', 'echo > ready; read x'], {
-    cwd: b.at('tree'),
-    env: b.env,
-    stdio: ['pipe', 'ignore', 'ignore'],
-  });
+  const child = spawn(
+    process.execPath,
+    [PROGRAM, 'run', '-s', 'w', 'sh', '-c', 'echo > ready; read x'],
+    {
+      cwd: b.at('tree'),
+      env: b.env,
+      stdio: ['pipe', 'ignore', 'ignore'],
+    },
+  );
   const ended = new Promise((resolve) => child.once('exit', (code) => resolve(code)));
-  await until('it runs', () => fs.existsSync(b.at('state/palimpsest/workspaces/w/layers/0/upper/ready')));
+  await until('it runs', () =>
+    fs.existsSync(b.at('state/palimpsest/workspaces/w/layers/0/upper/ready')),
+  );
   b.fails(125, /in use by palimpsest run of the workspace w/, 'run', '-s', 'w', 'true');
   b.fails(32, /workspace w is in use by palimpsest run/, 'commit', 'w');
   assert.match(b.ok('diff', 'w'), /ready/);
@@ -492,22 +568,26 @@ test('run refuses /, and a workspace that covers another tree', { skip }, (t) =>
   assert.match(result.stderr, /the workspace w covers .*tree, and .*lower is not there/);
 });
 
-test('run where the state directory lies in the covered tree; discard when that has gone', { skip }, (t) => {
-  const b = new Bench(t);
-  const name = `cli-test-${process.pid}`;
-  const result = b.runIn(b.dir, 'run', '-s', name, 'sh', '-c', 'echo 1 > new');
-  try {
-    assert.equal(result.status, 0, result.stderr);
-    assert.equal(fs.existsSync(b.at('new')), false);
-    assert.equal(b.ok('diff', name), 'A\tnew\n');
-  } finally {
-    fs.rmSync(b.dir, { recursive: true });
-    const options = { cwd: '/', env: b.env, encoding: 'utf8' } as const;
-    const discarded = spawnSync(process.execPath, [PROGRAM, 'discard', name], options);
-    assert.equal(discarded.status, 0, discarded.stderr);
-  }
-  assert.equal(fs.existsSync(`/var/tmp/palimpsest-0/workspaces/${name}`), false);
-});
+test(
+  'run where the state directory lies in the covered tree; discard when that has gone',
+  { skip },
+  (t) => {
+    const b = new Bench(t);
+    const name = `cli-test-${process.pid}`;
+    const result = b.runIn(b.dir, 'run', '-s', name, 'sh', '-c', 'echo 1 > new');
+    try {
+      assert.equal(result.status, 0, result.stderr);
+      assert.equal(fs.existsSync(b.at('new')), false);
+      assert.equal(b.ok('diff', name), 'A\tnew\n');
+    } finally {
+      fs.rmSync(b.dir, { recursive: true });
+      const options = { cwd: '/', env: b.env, encoding: 'utf8' } as const;
+      const discarded = spawnSync(process.execPath, [PROGRAM, 'discard', name], options);
+      assert.equal(discarded.status, 0, discarded.stderr);
+    }
+    assert.equal(fs.existsSync(`/var/tmp/palimpsest-0/workspaces/${name}`), false);
+  },
+);
 
 // -- an ordinary user --
 
@@ -519,9 +599,22 @@ function asNobody(b: Bench, cwd: string, args: string[]): SpawnSyncReturns<strin
   const device = b.at('dev/fuse');
   if (!fs.existsSync(device)) spawnSync('mknod', [device, 'c', '10', '229']);
   fs.chmodSync(device, 0o666);
-  const command = ['setpriv', `--reuid=${NOBODY}`, `--regid=${NOBODY}`, '--clear-groups', process.execPath, PROGRAM, ...args];
+  const command = [
+    'setpriv',
+    `--reuid=${NOBODY}`,
+    `--regid=${NOBODY}`,
+    '--clear-groups',
+    process.execPath,
+    PROGRAM,
+    ...args,
+  ];
   const script = 'mount --bind "$0" /dev/fuse && exec "$@"';
-  const env = { ...b.env, HOME: b.at('home'), XDG_STATE_HOME: b.at('home/state'), XDG_CACHE_HOME: b.at('home/cache') };
+  const env = {
+    ...b.env,
+    HOME: b.at('home'),
+    XDG_STATE_HOME: b.at('home/state'),
+    XDG_CACHE_HOME: b.at('home/cache'),
+  };
   delete (env as NodeJS.ProcessEnv)['PALIMPSEST_RUNTIME_DIR'];
   return spawnSync('unshare', ['--mount', 'sh', '-c', script, device, ...command], {
     cwd,
@@ -538,14 +631,16 @@ test('an ordinary user: run, diff, commit, discard, without any privilege', { sk
   fs.mkdirSync(b.at('home'));
   b.write('tree/a', 'old\n');
   b.write('tree/d/x', '1');
-  for (const name of ['home', 'tree', 'tree/a', 'tree/d', 'tree/d/x']) fs.chownSync(b.at(name), NOBODY, NOBODY);
+  for (const name of ['home', 'tree', 'tree/a', 'tree/d', 'tree/d/x'])
+    fs.chownSync(b.at(name), NOBODY, NOBODY);
   const probe = asNobody(b, '/', ['version']);
   if (probe.status !== 0) {
     t.skip(`user ${NOBODY} cannot read this checkout: ${probe.stderr.split('\n')[0]}`);
     return;
   }
   const tree = b.at('tree');
-  const script = 'echo new > n; rm -r d; echo more >> a; mkdir -p p/q; chmod 0 p; grep CapEff /proc/self/status; exit 5';
+  const script =
+    'echo new > n; rm -r d; echo more >> a; mkdir -p p/q; chmod 0 p; grep CapEff /proc/self/status; exit 5';
   const ran = asNobody(b, tree, ['run', '-s', 'w', 'sh', '-c', script]);
   if (/user namespaces are not available/.test(ran.stderr)) {
     t.skip(ran.stderr.trim());
@@ -560,7 +655,14 @@ test('an ordinary user: run, diff, commit, discard, without any privilege', { sk
   assert.equal(committed.status, 0, committed.stderr);
   assert.equal(b.read('tree/a'), 'old\nmore\n');
   assert.deepEqual(fs.readdirSync(tree).toSorted(), ['a', 'n', 'p']);
-  const discarded = asNobody(b, tree, ['run', '--on-exit', 'discard', 'sh', '-c', 'mkdir -p x/y; chmod 0 x']);
+  const discarded = asNobody(b, tree, [
+    'run',
+    '--on-exit',
+    'discard',
+    'sh',
+    '-c',
+    'mkdir -p x/y; chmod 0 x',
+  ]);
   assert.equal(discarded.status, 0, discarded.stderr);
   assert.deepEqual(fs.readdirSync(b.at('home/state/palimpsest/workspaces')), []);
 });
@@ -570,9 +672,16 @@ test("run leaves the command's pipes as they are", { skip }, (t) => {
   // A pipe that became non-blocking loses output of a writer faster than its reader, or ends its input.
   const script = `(sleep 0.6; echo late) | "$0" "$1" run sh -c 'read line; echo $line; seq 300000' | (sleep 0.9; cat)`;
   const options = { cwd: b.at('tree'), env: b.env, encoding: 'utf8', timeout: COMMAND_MS } as const;
-  const result = spawnSync('sh', ['-c', script, process.execPath, PROGRAM], { ...options, maxBuffer: 1 << 24 });
+  const result = spawnSync('sh', ['-c', script, process.execPath, PROGRAM], {
+    ...options,
+    maxBuffer: 1 << 24,
+  });
   const lines = result.stdout.trimEnd().split('\n');
-  assert.deepEqual([lines[0], lines.length, lines.at(-1)], ['late', 300_001, '300000'], result.stderr);
+  assert.deepEqual(
+    [lines[0], lines.length, lines.at(-1)],
+    ['late', 300_001, '300000'],
+    result.stderr,
+  );
 });
 
 // -- the rest --
@@ -583,7 +692,7 @@ test('help, version and completion', (t) => {
   assert.match(b.ok('help', 'mount'), /lowerdir=A:B/);
   assert.match(b.ok('--version'), /^palimpsest \d/);
   assert.equal((JSON.parse(b.ok('version', '--json')) as { version: number }).version, 1);
-  b.fails(2, /Usage: palimpsest/, ...[]);
+  b.fails(2, /Usage: palimpsest/);
   b.fails(2, /unknown command 'fly'/, 'fly');
   for (const shell of ['bash', 'zsh', 'fish']) assert.match(b.ok('completion', shell), /umount/);
   const script = b.ok('completion', 'bash');

@@ -1,10 +1,9 @@
 /** What diff, commit, discard and run share: finding the changes of a subject, and showing them. */
-import { styleText } from 'node:util';
 import { runSync } from '../kernel/task.ts';
 import { diffLayer } from '../layers/diff.ts';
 import type { Change, Conflict, OnProgress, Progress } from '../layers/types.ts';
 import { bytesPath } from '../mount/paths.ts';
-import { formatBytes } from './output.ts';
+import { STDERR, formatBytes, isTerminal, styled, writeAll } from './output.ts';
 import { OpenLayer, type Subject, type SubjectLayer } from './subject.ts';
 
 export interface SelectionOptions {
@@ -70,11 +69,12 @@ export function allChanges(subject: Subject): Change[] {
 }
 
 const PROGRESS_MS = 200;
+/** Narrower than any terminal, so that the line never wraps. */
+const LINE_CHARS_MAX = 79;
 
 /** A line on the terminal that says how far it is, from the second `PROGRESS_MS` on. */
 export function progress(): OnProgress {
-  const { stderr } = process;
-  if (!stderr.isTTY) return () => undefined;
+  if (!isTerminal(STDERR)) return () => undefined;
   let shown = performance.now();
   return ({ phase, path, done, total, bytes }: Progress) => {
     const now = performance.now();
@@ -83,14 +83,14 @@ export function progress(): OnProgress {
     const of = total === undefined ? '' : ` of ${total}`;
     const name = Buffer.from(path, 'latin1').toString('utf8');
     const line = `${phase}: ${done}${of}, ${formatBytes(bytes)} ${name}`;
-    stderr.write(`\r\u001B[K${line.slice(0, (stderr.columns ?? 80) - 1)}\r`);
+    writeAll(STDERR, Buffer.from(`\r\u001B[K${line.slice(0, LINE_CHARS_MAX)}\r`));
   };
 }
 
 export function conflictLines(conflicts: readonly Conflict[], shownMax = 20): string {
   const lines = conflicts.slice(0, shownMax).map((conflict) => {
     const path = Buffer.from(conflict.path, 'latin1').toString('utf8');
-    return `  ${styleText('bold', path, { stream: process.stderr })}: ${conflict.reason}`;
+    return `  ${styled(STDERR, 'bold', path)}: ${conflict.reason}`;
   });
   if (conflicts.length > shownMax) lines.push(`  and ${conflicts.length - shownMax} more`);
   return lines.join('\n');

@@ -3,7 +3,12 @@ import { randomUUID } from 'node:crypto';
 import { runSync } from '../kernel/task.ts';
 import { applyCommit, planCommit } from '../layers/commit.ts';
 import { jsonOf, renderNameStatus, renderSummary } from '../layers/render.ts';
-import { type Change, type CommitResult, type Conflict, type ConflictMode } from '../layers/types.ts';
+import {
+  type Change,
+  type CommitResult,
+  type Conflict,
+  type ConflictMode,
+} from '../layers/types.ts';
 import { MountError } from '../mount/options.ts';
 import {
   type SelectionOptions,
@@ -14,7 +19,7 @@ import {
   shownChanges,
 } from './changes.ts';
 import { EXIT_CONFLICT, EXIT_OK } from './exit.ts';
-import { note, printBytes, printJson } from './output.ts';
+import { STDERR, note, printBytes, printJson } from './output.ts';
 import { ownerText, recoverLayer } from './recover.ts';
 import { OpenLayer, type Subject, type SubjectLayer } from './subject.ts';
 import { findSubject, flushSubject, pathsByLayer, whileUnmounted } from './subject.ts';
@@ -40,7 +45,11 @@ export interface CommitOutcome {
   applied: boolean;
 }
 
-function planLayer(open: OpenLayer, paths: string[] | undefined, options: CommitCommandOptions): Plan {
+function planLayer(
+  open: OpenLayer,
+  paths: string[] | undefined,
+  options: CommitCommandOptions,
+): Plan {
   const { layer, set } = open;
   const [base] = set.lowers;
   if (base === undefined || set.lowers.length > 1) {
@@ -102,14 +111,17 @@ export function reportCommit(outcome: CommitOutcome, options: CommitCommandOptio
   if (options.json === true) {
     printJson({ version: 1, applied, changes: changes.map(jsonOf), conflicts });
   } else if (failed) {
-    note('palimpsest: nothing was committed: the real tree has changed since the workspace was made');
+    note(
+      'palimpsest: nothing was committed: the real tree has changed since the workspace was made',
+    );
     note(conflictLines(conflicts));
     note('Use --conflict ours (the workspace wins) or theirs (the real tree wins).');
   } else if (options.quiet !== true) {
-    if (conflicts.length > 0) note(`palimpsest: left as they are:\n${conflictLines(conflicts)}`);
+    const who = options.conflict === 'theirs' ? 'left as they are' : 'overwritten';
+    if (conflicts.length > 0) note(`palimpsest: ${who}:\n${conflictLines(conflicts)}`);
     if (options.dryRun === true) printBytes(renderNameStatus(changes));
     const verb = options.dryRun === true ? 'would commit' : 'committed';
-    printBytes(`${verb}: ${renderSummary(changes)}`, process.stderr);
+    printBytes(`${verb}: ${renderSummary(changes)}`, STDERR);
   }
   return failed ? EXIT_CONFLICT : EXIT_OK;
 }
@@ -129,7 +141,8 @@ export async function commitCommand(
     const outcome = commitLayers(subject, chosen, options);
     const whole = isWhole(options, chosen);
     // A workspace whose changes are all in the real tree has nothing left to say.
-    const isDone = outcome.applied && whole && outcome.conflicts.length === 0;
+    const leftOut = options.conflict === 'theirs' && outcome.conflicts.length > 0;
+    const isDone = outcome.applied && whole && !leftOut;
     if (isDone && subject.workspace !== undefined) removeWorkspace(subject.workspace);
     return reportCommit(outcome, options);
   });

@@ -61,7 +61,8 @@ const zshText = (text: string): string => text.replaceAll(/[[\]:]/g, '\\$&').rep
 function zsh(commands: readonly CompletedCommand[]): string {
   const cases = commands.map((command) => {
     const options = command.options.map(
-      (option) => `'${option.flag}[${zshText(option.description)}]${option.takesValue ? ':value:_files' : ''}'`,
+      (option) =>
+        `'${option.flag}[${zshText(option.description)}]${option.takesValue ? ':value:_files' : ''}'`,
     );
     const rest = command.wantsSubject ? "'*:workspace:_palimpsest_subjects'" : "'*:file:_files'";
     return `    ${command.name}) _arguments ${[...options, rest].join(' ')} ;;`;
@@ -99,11 +100,17 @@ function fish(commands: readonly CompletedCommand[]): string {
   const lines = ['# palimpsest completion fish > ~/.config/fish/completions/palimpsest.fish'];
   for (const command of commands) {
     const base = 'complete -c palimpsest';
-    lines.push(`${base} -n __fish_use_subcommand -f -a ${command.name} -d ${fishText(command.summary)}`);
+    lines.push(
+      `${base} -n __fish_use_subcommand -f -a ${command.name} -d ${fishText(command.summary)}`,
+    );
     const seen = `${base} -n '__fish_seen_subcommand_from ${command.name}'`;
     for (const option of command.options) {
-      const flag = option.flag.startsWith('--') ? `-l ${option.flag.slice(2)}` : `-s ${option.flag.slice(1)}`;
-      lines.push(`${seen} ${flag} ${option.takesValue ? '-r ' : ''}-d ${fishText(option.description)}`);
+      const flag = option.flag.startsWith('--')
+        ? `-l ${option.flag.slice(2)}`
+        : `-s ${option.flag.slice(1)}`;
+      lines.push(
+        `${seen} ${flag} ${option.takesValue ? '-r ' : ''}-d ${fishText(option.description)}`,
+      );
     }
     if (command.wantsSubject) lines.push(`${seen} -a '(${NAMES})'`);
   }

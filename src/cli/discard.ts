@@ -2,7 +2,8 @@
 import { runSync } from '../kernel/task.ts';
 import { discard } from '../layers/discard.ts';
 import { jsonOf, renderNameStatus, renderSummary } from '../layers/render.ts';
-import type { Change } from '../layers/types.ts';
+import { type Change, LayerError } from '../layers/types.ts';
+import { MountError } from '../mount/options.ts';
 import {
   type SelectionOptions,
   forEachLayer,
@@ -12,7 +13,7 @@ import {
   shownChanges,
 } from './changes.ts';
 import { EXIT_OK } from './exit.ts';
-import { printBytes, printJson } from './output.ts';
+import { STDERR, note, printBytes, printJson } from './output.ts';
 import type { Subject, SubjectLayer } from './subject.ts';
 import { findSubject, flushSubject, pathsByLayer, whileUnmounted } from './subject.ts';
 import { removeWorkspace } from './workspace.ts';
@@ -44,13 +45,24 @@ function discardLayers(
   return changes;
 }
 
+/** For the report. A workspace whose tree has gone can still be thrown away. */
+function changesIfReadable(subject: Subject): Change[] {
+  try {
+    return discardLayers(subject, undefined, { dryRun: true });
+  } catch (error) {
+    if (!(error instanceof MountError) && !(error instanceof LayerError)) throw error;
+    note(`palimpsest: ${error.message}`);
+    return [];
+  }
+}
+
 function report(changes: readonly Change[], options: DiscardCommandOptions): number {
   if (options.json === true) {
     printJson({ version: 1, applied: options.dryRun !== true, changes: changes.map(jsonOf) });
   } else if (options.quiet !== true) {
     if (options.dryRun === true) printBytes(renderNameStatus(changes));
     const verb = options.dryRun === true ? 'would discard' : 'discarded';
-    printBytes(`${verb}: ${renderSummary(changes)}`, process.stderr);
+    printBytes(`${verb}: ${renderSummary(changes)}`, STDERR);
   }
   return EXIT_OK;
 }
@@ -69,8 +81,11 @@ export async function discardCommand(
   }
   return whileUnmounted(subject, () => {
     const { workspace } = subject;
-    const changes = discardLayers(subject, chosen, { ...options, dryRun: whole && workspace !== undefined });
-    if (whole && workspace !== undefined) removeWorkspace(workspace);
+    if (!whole || workspace === undefined) {
+      return report(discardLayers(subject, chosen, options), options);
+    }
+    const changes = changesIfReadable(subject);
+    removeWorkspace(workspace);
     return report(changes, options);
   });
 }

@@ -2,23 +2,16 @@
 import { accessSync, chmodSync, constants, existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import { release } from 'node:os';
 import { dirname, join } from 'node:path';
-import { styleText } from 'node:util';
 import { errnoName } from '../abi/errno.ts';
 import { close, tryOpenat } from '../sys/open.ts';
 import { tryListxattr } from '../sys/xattr.ts';
 import { MountError } from '../mount/options.ts';
 import { bytesPath } from '../mount/paths.ts';
-import {
-  isAlive,
-  readRecords,
-  removeRecord,
-  runtimeDirectory,
-  stateHome,
-} from '../mount/state.ts';
+import { isAlive, readRecords, removeRecord, stateHome } from '../mount/state.ts';
 import { cleanDead } from '../mount/stop.ts';
 import { EXIT_OK, EXIT_OURS } from './exit.ts';
 import { findMounts } from './list.ts';
-import { print, printJson } from './output.ts';
+import { STDOUT, print, printJson, styled } from './output.ts';
 import { findProgram, userNamespaceProblem } from './user-namespace.ts';
 
 type Level = 'ok' | 'note' | 'problem';
@@ -53,7 +46,11 @@ function checkDevice(): Finding {
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     if (code === undefined) throw error;
-    return { what, level: 'problem', text: `${code}: chmod 666 /dev/fuse (root), as Debian's udev does` };
+    return {
+      what,
+      level: 'problem',
+      text: `${code}: chmod 666 /dev/fuse (root), as Debian's udev does`,
+    };
   }
 }
 
@@ -82,7 +79,8 @@ function checkPrograms(): Finding[] {
 function checkHelper(): Finding {
   const what = 'mount helper';
   if (existsSync(HELPER)) return { what, level: 'ok', text: HELPER };
-  const text = 'not installed: mount -t fuse.palimpsest and /etc/fstab need it (--install-mount-helper)';
+  const text =
+    'not installed: mount -t fuse.palimpsest and /etc/fstab need it (--install-mount-helper)';
   return { what, level: 'note', text };
 }
 
@@ -115,7 +113,7 @@ async function cleanLeftovers(): Promise<Finding[]> {
   }
   for (const record of readRecords()) {
     if (isAlive(record)) continue;
-    removeRecord(runtimeDirectory(), record);
+    removeRecord(record);
     const text = `${record.plan.target}: removed the record of process ${record.pid}`;
     findings.push({ what: 'stale record', level: 'note', text });
   }
@@ -126,7 +124,8 @@ const quote = (text: string): string => `'${text.replaceAll("'", String.raw`'\''
 
 /** A script, not a link: mount(8) runs helpers with little of an environment, so all is spelt out. */
 function installHelper(): Finding {
-  if (!isRoot()) throw new MountError('failed', '--install-mount-helper writes to /sbin: run it as root');
+  if (!isRoot())
+    throw new MountError('failed', '--install-mount-helper writes to /sbin: run it as root');
   const program = join(import.meta.dirname, '../../bin/palimpsest.cjs');
   const script = `#!/bin/sh
 # Installed by: palimpsest doctor --install-mount-helper
@@ -140,7 +139,7 @@ exec ${quote(process.execPath)} ${quote(program)} mount-helper "$@"
 
 function show(finding: Finding): void {
   const colours = { ok: 'green', note: 'yellow', problem: 'red' } as const;
-  const level = styleText(colours[finding.level], finding.level.padEnd(7), { stream: process.stdout });
+  const level = styled(STDOUT, colours[finding.level], finding.level.padEnd(7));
   print(`${level}  ${finding.what}: ${finding.text}`);
 }
 
@@ -148,14 +147,23 @@ export async function doctorCommand(options: {
   json?: boolean;
   installMountHelper?: boolean;
 }): Promise<number> {
-  const findings = [checkKernel(), checkDevice(), checkUserNamespace(), ...checkPrograms(), checkState()];
+  const findings = [
+    checkKernel(),
+    checkDevice(),
+    checkUserNamespace(),
+    ...checkPrograms(),
+    checkState(),
+  ];
   findings.push(options.installMountHelper === true ? installHelper() : checkHelper());
   findings.push(...(await cleanLeftovers()));
-  const node = { what: 'node', level: 'ok' as const, text: `${process.version} (${process.execPath})` };
+  const node = {
+    what: 'node',
+    level: 'ok' as const,
+    text: `${process.version} (${process.execPath})`,
+  };
   findings.unshift(node);
   const healthy = findings.every((finding) => finding.level !== 'problem');
   if (options.json === true) printJson({ version: 1, healthy, findings });
   else for (const finding of findings) show(finding);
   return healthy ? EXIT_OK : EXIT_OURS;
 }
-

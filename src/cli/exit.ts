@@ -1,6 +1,8 @@
 /** Exit statuses, and the error that carries one to main. */
 
 export const EXIT_OK = 0;
+/** A commit or discard that could not be done. */
+export const EXIT_FAILED = 1;
 /** `diff --exit-code`: there are changes. */
 export const EXIT_CHANGES = 1;
 /** What was typed is not understood; `diff --exit-code`: it could not be found out. */

@@ -26,7 +26,13 @@ export async function findMounts(): Promise<ListedMount[]> {
   for (const entry of entries) {
     const record = recordOfTarget(entry.target);
     if (record !== undefined && isAlive(record)) {
-      found.push({ target: entry.target, source: entry.source, state: 'mounted', pid: record.pid, record });
+      found.push({
+        target: entry.target,
+        source: entry.source,
+        state: 'mounted',
+        pid: record.pid,
+        record,
+      });
     } else if (await isDeadMount(entry.target)) {
       found.push({ target: entry.target, source: entry.source, state: 'dead' });
     } else {
@@ -37,7 +43,13 @@ export async function findMounts(): Promise<ListedMount[]> {
     const listed = found.some((mount) => mount.record?.pid === record.pid);
     if (listed || !isAlive(record)) continue;
     const state = record.plan.workspace === undefined ? 'detached' : 'run';
-    found.push({ target: record.plan.target, source: record.plan.source, state, pid: record.pid, record });
+    found.push({
+      target: record.plan.target,
+      source: record.plan.source,
+      state,
+      pid: record.pid,
+      record,
+    });
   }
   return found;
 }
@@ -47,7 +59,15 @@ const runOf = (workspace: Workspace, mounts: readonly ListedMount[]): ListedMoun
 
 function jsonOfMount(mount: ListedMount): object {
   const { target, source, state, pid, record } = mount;
-  return { kind: 'mount', target, source, state, pid, branches: record?.plan.branches, started: record?.started };
+  return {
+    kind: 'mount',
+    target,
+    source,
+    state,
+    pid,
+    branches: record?.plan.branches,
+    started: record?.started,
+  };
 }
 
 function jsonOfWorkspace(workspace: Workspace, running: boolean): object {
@@ -122,7 +142,9 @@ export async function statusCommand(
   if (workspace === undefined && record === undefined) {
     const target = realTarget(name);
     const isMount = mountAt(readMountinfo(), target)?.fsType === FS_TYPE;
-    const why = isMount ? 'its daemon has gone; palimpsest umount cleans it up' : 'no such workspace or mount';
+    const why = isMount
+      ? 'its daemon has gone; palimpsest umount cleans it up'
+      : 'no such workspace or mount';
     throw new MountError('failed', `${name}: ${why}`);
   }
   const daemon = record === undefined ? undefined : await statusOfRecord(record);
@@ -144,8 +166,7 @@ function printIndented(value: object, indent: string): void {
       print(`${indent}${key}:`);
       printIndented(inner, `${indent}  `);
     } else {
-      print(`${indent}${key}: ${String(inner)}`);
+      print(`${indent}${key}: ${inner as string | number | boolean}`);
     }
   }
 }
-

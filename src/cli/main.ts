@@ -6,7 +6,7 @@
  */
 import { basename } from 'node:path';
 import { MountError } from '../mount/options.ts';
-import { EXIT_MOUNT, EXIT_OURS, EXIT_USAGE, ExitError } from './exit.ts';
+import { EXIT_FAILED, EXIT_MOUNT, EXIT_OURS, EXIT_USAGE, ExitError } from './exit.ts';
 import { note } from './output.ts';
 
 const HELPER_NAME = /^(mount\.)?(fuse\.)?palimpsest(\.cjs)?$/;
@@ -51,16 +51,15 @@ function statusOf(error: unknown, argv: readonly string[]): number {
     if (error.kind === 'usage') return EXIT_USAGE;
     return argv[0] === 'run' ? EXIT_OURS : EXIT_MOUNT;
   }
+  if (error instanceof Error && (error.name === 'LayerError' || error.name === 'FsError')) {
+    note(`palimpsest: ${error.message}`);
+    return EXIT_FAILED;
+  }
   note(`palimpsest: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`);
   return EXIT_OURS;
 }
 
 export async function main(argv: string[]): Promise<void> {
-  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-    // `palimpsest diff | head`: nobody reads on.
-    if (error.code === 'EPIPE') process.exit(0);
-    throw error;
-  });
   try {
     process.exitCode = await dispatch(argv);
   } catch (error) {

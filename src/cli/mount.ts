@@ -1,6 +1,12 @@
 /** `palimpsest mount`. */
 import { resolve } from 'node:path';
-import { MountError, parseBranch, parseRequest, parseSpec, isNamelessSpec } from '../mount/options.ts';
+import {
+  MountError,
+  parseBranch,
+  parseRequest,
+  parseSpec,
+  isNamelessSpec,
+} from '../mount/options.ts';
 import type { BranchWords, MountRequest } from '../mount/options.ts';
 import { planMount, realDirectory } from '../mount/plan.ts';
 import { daemonArguments, logPath, startDaemon } from '../mount/start.ts';
@@ -21,7 +27,10 @@ export interface MountCommandOptions {
 /** `[SPEC] DIR`: a SPEC is a branch list, or a word that says nothing (`none`, `overlay`). */
 export function requestOf(words: readonly string[], given: MountCommandOptions): MountRequest {
   if (words.length > 2) {
-    throw new MountError('usage', `too many arguments: ${words.join(' ')}; one mount point is wanted`);
+    throw new MountError(
+      'usage',
+      `too many arguments: ${words.join(' ')}; one mount point is wanted`,
+    );
   }
   const spec = words.length === 2 ? words[0]! : 'none';
   const branches: BranchWords = {

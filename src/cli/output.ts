@@ -1,27 +1,60 @@
-/** What commands print: tables, amounts, questions. Colour is util.styleText's business (NO_COLOR). */
+/**
+ * What commands print: text, tables, amounts, questions.
+ *
+ * O1. Never by process.stdin, stdout or stderr: to open those makes pipes non-blocking, for everyone
+ *     who shares them, and the command that `run` starts does. Plain write(2) leaves them alone.
+ */
+import { writeSync } from 'node:fs';
 import { createInterface } from 'node:readline/promises';
+import { isatty } from 'node:tty';
 import { styleText } from 'node:util';
 
-export const print = (text: string): void => {
-  process.stdout.write(`${text}\n`);
-};
+const STDIN = 0;
+export const STDOUT = 1;
+export const STDERR = 2;
+/** A reader slower than us on a pipe that somebody else made non-blocking. */
+const FULL_PIPE_MS = 2;
+
+const sleeper = new Int32Array(new SharedArrayBuffer(4));
+
+export function writeAll(fd: number, bytes: Uint8Array): void {
+  for (let done = 0; done < bytes.length;) {
+    try {
+      done += writeSync(fd, bytes, done);
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      // `palimpsest diff | head`: nobody reads on.
+      if (code === 'EPIPE') process.exit(0);
+      if (code !== 'EAGAIN') throw error;
+      Atomics.wait(sleeper, 0, 0, FULL_PIPE_MS);
+    }
+  }
+}
+
+export const print = (text: string): void => writeAll(STDOUT, Buffer.from(`${text}\n`));
 
 /** For people, while stdout belongs to data or to the command that was run. */
-export const note = (text: string): void => {
-  process.stderr.write(`${text}\n`);
-};
+export const note = (text: string): void => writeAll(STDERR, Buffer.from(`${text}\n`));
 
 /** Text of the core, one char per byte, already complete with its line ends. */
-export const printBytes = (text: string, stream: NodeJS.WriteStream = process.stdout): void => {
-  stream.write(Buffer.from(text, 'latin1'));
-};
+export const printBytes = (text: string, fd = STDOUT): void =>
+  writeAll(fd, Buffer.from(text, 'latin1'));
 
 export const printJson = (value: unknown): void => print(JSON.stringify(value));
 
-export const bold = (text: string): string => styleText('bold', text, { stream: process.stderr });
+function wantsColour(fd: number): boolean {
+  const { NO_COLOR, FORCE_COLOR } = process.env;
+  if (NO_COLOR !== undefined && NO_COLOR !== '') return false;
+  if (FORCE_COLOR !== undefined) return FORCE_COLOR !== '0';
+  return isatty(fd);
+}
 
-export function amount(count: number, what: string): string {
-  return `${count} ${what}${count === 1 ? '' : 's'}`;
+export function styled(
+  fd: number,
+  style: 'bold' | 'green' | 'yellow' | 'red',
+  text: string,
+): string {
+  return wantsColour(fd) ? styleText(style, text, { validateStream: false }) : text;
 }
 
 const UNITS = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB'] as const;
@@ -51,7 +84,9 @@ export function table(rows: readonly (readonly string[])[]): string {
   return lines.join('\n');
 }
 
-export const isInteractive = (): boolean => process.stdin.isTTY && process.stderr.isTTY;
+export const isTerminal = (fd: number): boolean => isatty(fd);
+
+export const isInteractive = (): boolean => isatty(STDIN) && isatty(STDERR);
 
 /** Ask on the terminal until one of the letters is answered. End of input: `otherwise`. */
 export async function ask(question: string, letters: string, otherwise: string): Promise<string> {

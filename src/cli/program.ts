@@ -3,7 +3,10 @@ import { Command, CommanderError, Option } from 'commander';
 import { EXIT_OK, EXIT_USAGE } from './exit.ts';
 
 /** An option that may be repeated; absent if it never was. */
-const collect = (value: string, before: string[] | undefined): string[] => [...(before ?? []), value];
+const collect = (value: string, before: string[] | undefined): string[] => [
+  ...(before ?? []),
+  value,
+];
 
 type Action = (...args: never[]) => Promise<number>;
 
@@ -91,8 +94,10 @@ function addRun(program: Command, statuses: Statuses): void {
     .passThroughOptions()
     .option('-s, --workspace <NAME>', 'keep the changes under this name, or go on with them')
     .addOption(
-      new Option('--on-exit <WHAT>', 'what to do with the changes (default: ask, or keep without a terminal)')
-        .choices(['ask', 'keep', 'commit', 'discard']),
+      new Option(
+        '--on-exit <WHAT>',
+        'what to do with the changes (default: ask, or keep without a terminal)',
+      ).choices(['ask', 'keep', 'commit', 'discard']),
     )
     .option('-C, --directory <DIR>', 'run there, and cover that tree instead of the current one')
     .option('--cow <PATH>', 'cover this tree too (repeat)', collect)
@@ -188,7 +193,10 @@ function addCommit(program: Command, statuses: Statuses): void {
   )
     .option('-n, --dry-run', 'say what would be done')
     .addOption(
-      new Option('--conflict <MODE>', 'where the real tree has changed meanwhile: fail, take ours, keep theirs')
+      new Option(
+        '--conflict <MODE>',
+        'where the real tree has changed meanwhile: fail, take ours, keep theirs',
+      )
         .choices(['fail', 'ours', 'theirs'])
         .default('fail'),
     )

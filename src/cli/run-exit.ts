@@ -5,7 +5,7 @@ import { MountError } from '../mount/options.ts';
 import { allChanges } from './changes.ts';
 import { commitLayers, reportCommit } from './commit.ts';
 import { EXIT_OK } from './exit.ts';
-import { ask, note, printBytes } from './output.ts';
+import { STDERR, ask, note, printBytes } from './output.ts';
 import type { OnExit } from './run.ts';
 import { findSubject, whileUnmounted } from './subject.ts';
 import { type Workspace, removeWorkspace } from './workspace.ts';
@@ -25,22 +25,34 @@ interface Exit {
 
 type Done = 'kept' | 'committed' | 'discarded' | 'conflict' | 'unchanged';
 
-/** A workspace nobody asked for, in which nothing is: for runs that did not get to the command. */
+/**
+ * A workspace nobody asked for, in which nothing is: for runs that did not get to the command. Why
+ * they did not is what is to be told, so that it cannot be removed is no more than a remark.
+ */
 export async function dropIfUnused(workspace: Workspace): Promise<void> {
-  const subject = findSubject(workspace.name);
-  await whileUnmounted(subject, () => {
-    if (allChanges(subject).length === 0) removeWorkspace(workspace);
-    return EXIT_OK;
-  });
+  try {
+    const subject = findSubject(workspace.name);
+    await whileUnmounted(subject, () => {
+      if (allChanges(subject).length === 0) removeWorkspace(workspace);
+      return EXIT_OK;
+    });
+  } catch (error) {
+    if (!(error instanceof MountError) && !(error instanceof LayerError)) throw error;
+    note(`palimpsest: the workspace ${workspace.name} is left over: ${error.message}`);
+  }
 }
 
 function showChanges(changes: readonly Change[]): void {
   const shown = changes.length > SHOWN_MAX ? changes.slice(0, SHOWN_MAX) : changes;
-  printBytes(renderNameStatus(shown), process.stderr);
+  printBytes(renderNameStatus(shown), STDERR);
   if (changes.length > SHOWN_MAX) note(`and ${changes.length - SHOWN_MAX} more`);
 }
 
-async function decide(exit: Exit, workspace: Workspace, changes: readonly Change[]): Promise<OnExit> {
+async function decide(
+  exit: Exit,
+  workspace: Workspace,
+  changes: readonly Change[],
+): Promise<OnExit> {
   if (!exit.flushed) return 'keep';
   if (exit.onExit === 'commit' && exit.status !== EXIT_OK) {
     note(`palimpsest: the command failed (status ${exit.status}), so nothing is committed`);
@@ -53,7 +65,7 @@ async function decide(exit: Exit, workspace: Workspace, changes: readonly Change
     if (letter === 'k') return 'keep';
     if (letter === 'c') return 'commit';
     if (letter === 'd') return 'discard';
-    printBytes(renderNameStatus(changes), process.stderr);
+    printBytes(renderNameStatus(changes), STDERR);
   }
 }
 

@@ -10,10 +10,19 @@
  * I4. It answers only after the daemons have gone: what it says of the flush is final.
  */
 import { spawn } from 'node:child_process';
-import { accessSync, closeSync, constants, readFileSync, readdirSync, rmSync, statSync, writeSync, readlinkSync } from 'node:fs';
+import {
+  accessSync,
+  closeSync,
+  constants,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeSync,
+} from 'node:fs';
 import { delimiter, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { MountError, emptyRequest } from '../mount/options.ts';
+import { namespaceUsers } from '../mount/namespace-users.ts';
 import { planMount } from '../mount/plan.ts';
 import { logPath, startDaemon } from '../mount/start.ts';
 import { unmount } from '../mount/stop.ts';
@@ -57,27 +66,36 @@ class CannotRun extends Error {
   }
 }
 
-async function mountLayers(request: InsideRequest): Promise<Set<number>> {
-  const daemons = new Set<number>();
-  for (const layer of request.layers) {
-    const mount = emptyRequest();
-    // In a namespace of its own: nobody but the command and its children is there.
-    mount.allowOther = true;
-    mount.branches = [
-      { path: layer.upper, mode: 'rw', work: layer.work },
-      { path: layer.base, mode: 'ro' },
-    ];
-    const plan = planMount(mount, {
-      target: layer.base,
-      debug: false,
-      runtimeDirectory: request.runtimeDirectory,
-      log: logPath(request.runtimeDirectory, `${request.workspace}:${layer.base}`),
-      covers: true,
-      workspace: request.workspace,
-    });
-    daemons.add((await startDaemon(plan)).pid);
+/** All of them or none. */
+async function mountLayers(request: InsideRequest): Promise<void> {
+  const mounted: WorkspaceLayer[] = [];
+  try {
+    for (const layer of request.layers) {
+      await mountLayer(request, layer);
+      mounted.push(layer);
+    }
+  } catch (error) {
+    await unmountLayers(mounted);
+    throw error;
   }
-  return daemons;
+}
+
+async function mountLayer(request: InsideRequest, layer: WorkspaceLayer): Promise<void> {
+  const mount = emptyRequest();
+  // In a namespace of its own: nobody but the command and its children is there.
+  mount.allowOther = true;
+  mount.branches = [
+    { path: layer.upper, mode: 'rw', work: layer.work },
+    { path: layer.base, mode: 'ro' },
+  ];
+  const plan = planMount(mount, {
+    target: layer.base,
+    debug: false,
+    runtimeDirectory: request.runtimeDirectory,
+    log: logPath(request.runtimeDirectory, `${request.workspace}:${layer.base}`),
+    workspace: request.workspace,
+  });
+  await startDaemon(plan);
 }
 
 /** As execvp(3) and a shell would find it: the statuses 126 and 127 depend on it. */
@@ -130,25 +148,6 @@ function runCommand(request: InsideRequest): Promise<[number | null, NodeJS.Sign
   });
 }
 
-const namespaceOf = (pid: string | number): string | undefined => {
-  try {
-    return readlinkSync(`/proc/${pid}/ns/mnt`);
-  } catch (error) {
-    // Gone, or not ours to look at: then it is not in a namespace that we made.
-    if ((error as NodeJS.ErrnoException).code === undefined) throw error;
-    return undefined;
-  }
-};
-
-/** Processes of the view beside us and the daemons. */
-function leftovers(daemons: ReadonlySet<number>): number[] {
-  const ours = namespaceOf('self');
-  return readdirSync('/proc')
-    .filter((name) => /^\d+$/.test(name) && namespaceOf(name) === ours)
-    .map(Number)
-    .filter((pid) => pid !== process.pid && !daemons.has(pid));
-}
-
 const commandName = (pid: number): string => {
   try {
     return readFileSync(`/proc/${pid}/comm`, 'utf8').trim();
@@ -170,7 +169,7 @@ function signalAll(pids: readonly number[], signal: NodeJS.Signals): void {
 }
 
 /** I2. The names of what had to be stopped. */
-async function stopLeftovers(daemons: ReadonlySet<number>): Promise<string[]> {
+async function stopLeftovers(): Promise<string[]> {
   const stopped = new Map<number, string>();
   const waits: [NodeJS.Signals, number][] = [
     ['SIGTERM', LEFTOVER_GRACE_MS],
@@ -178,7 +177,7 @@ async function stopLeftovers(daemons: ReadonlySet<number>): Promise<string[]> {
   ];
   for (const [signal, forMs] of waits) {
     for (let waited = 0; waited < forMs; waited += LEFTOVER_POLL_MS) {
-      const left = leftovers(daemons);
+      const left = namespaceUsers();
       if (left.length === 0) return [...stopped.values()];
       const fresh = signal === 'SIGKILL' ? left : left.filter((pid) => !stopped.has(pid));
       for (const pid of fresh) stopped.set(pid, commandName(pid));
@@ -190,9 +189,9 @@ async function stopLeftovers(daemons: ReadonlySet<number>): Promise<string[]> {
 }
 
 /** Unmount all, the last one first. The problems met: none means that everything is on disk. */
-async function unmountLayers(request: InsideRequest): Promise<string[]> {
+async function unmountLayers(layers: readonly WorkspaceLayer[]): Promise<string[]> {
   const problems: string[] = [];
-  for (const layer of request.layers.toReversed()) {
+  for (const layer of layers.toReversed()) {
     try {
       await unmount(layer.base, { lazy: false, force: false, timeoutMs: 0 });
     } catch (error) {
@@ -204,23 +203,25 @@ async function unmountLayers(request: InsideRequest): Promise<string[]> {
 }
 
 async function inside(request: InsideRequest): Promise<InsideReport> {
-  const daemons = await mountLayers(request);
+  await mountLayers(request);
   let ended: [number | null, NodeJS.Signals | null];
   try {
     findProgram(request);
     ended = await runCommand(request);
   } catch (error) {
     if (!(error instanceof CannotRun)) throw error;
-    await unmountLayers(request);
+    await unmountLayers(request.layers);
     return { kind: 'failed', status: error.status, error: error.message };
   }
   const [code, signal] = ended;
   // From here on a signal must not keep us from putting everything away.
-  for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT'] as const) process.on(name, () => undefined);
-  const stopped = await stopLeftovers(daemons);
-  const flushProblems = await unmountLayers(request);
+  for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT'] as const)
+    process.on(name, () => undefined);
+  const stopped = await stopLeftovers();
+  const flushProblems = await unmountLayers(request.layers);
   const problems = [...flushProblems];
-  if (stopped.length > 0) problems.unshift(`stopped what the command left running: ${stopped.join(', ')}`);
+  if (stopped.length > 0)
+    problems.unshift(`stopped what the command left running: ${stopped.join(', ')}`);
   return { kind: 'ended', code, signal, flushed: flushProblems.length === 0, problems };
 }
 

@@ -16,17 +16,12 @@ import { isInside } from '../mount/mountinfo.ts';
 import { MountError } from '../mount/options.ts';
 import { programFile } from '../mount/paths.ts';
 import { realDirectory } from '../mount/plan.ts';
-import { ensurePrivateDirectory, runtimeDirectory } from '../mount/state.ts';
+import { ensurePrivateDirectory, runtimeDirectory, spareDirectory } from '../mount/state.ts';
 import { EXIT_OURS, EXIT_SIGNAL, ExitError } from './exit.ts';
-import { isInteractive, note } from './output.ts';
+import { isInteractive, isTerminal, note } from './output.ts';
 import type { InsideReport, InsideRequest } from './run-inside.ts';
 import type { Workspace } from './workspace.ts';
-import {
-  checkName,
-  createWorkspace,
-  extendWorkspace,
-  findWorkspace,
-} from './workspace.ts';
+import { checkName, createWorkspace, extendWorkspace, findWorkspace } from './workspace.ts';
 
 export type OnExit = 'ask' | 'keep' | 'commit' | 'discard';
 
@@ -81,7 +76,10 @@ function resumeWorkspace(workspace: Workspace, cwd: string, options: RunCommandO
   for (const path of further) {
     const inner = workspace.layers.find((layer) => isInside(layer.base, path));
     if (inner !== undefined) {
-      throw new MountError('refused', `--cow ${path} contains ${inner.base}, which is covered already`);
+      throw new MountError(
+        'refused',
+        `--cow ${path} contains ${inner.base}, which is covered already`,
+      );
     }
   }
   if (further.length > 0) extendWorkspace(workspace, further.map(refuseRoot));
@@ -129,7 +127,7 @@ const FORWARDED_SIGNALS: readonly NodeJS.Signals[] = ['SIGTERM', 'SIGHUP', 'SIGU
 /** Pass signals on to a child for as long as the result is not disposed of. */
 export function forwardSignals(child: ChildProcess): Disposable {
   const handlers = new Map<NodeJS.Signals, () => void>();
-  const fromTerminal = process.stdin.isTTY || process.stdout.isTTY || process.stderr.isTTY;
+  const fromTerminal = [0, 1, 2].some(isTerminal);
   for (const signal of TERMINAL_SIGNALS) {
     handlers.set(signal, () => void (fromTerminal || child.kill(signal)));
   }
@@ -142,8 +140,22 @@ export function forwardSignals(child: ChildProcess): Disposable {
   };
 }
 
-async function runInside(place: Place, command: string[], env: NodeJS.ProcessEnv): Promise<InsideReport> {
-  const directory = ensurePrivateDirectory(runtimeDirectory());
+/** Not in the view: the daemons write there while it is mounted. */
+function recordDirectoryFor(workspace: Workspace): string {
+  const usual = runtimeDirectory();
+  if (!workspace.layers.some((layer) => isInside(usual, layer.base))) {
+    return ensurePrivateDirectory(usual);
+  }
+  ensurePrivateDirectory(spareDirectory());
+  return ensurePrivateDirectory(join(spareDirectory(), 'run'));
+}
+
+async function runInside(
+  place: Place,
+  command: string[],
+  env: NodeJS.ProcessEnv,
+): Promise<InsideReport> {
+  const directory = recordDirectoryFor(place.workspace);
   const request: InsideRequest = {
     command,
     cwd: place.cwd,
@@ -168,7 +180,10 @@ async function runInside(place: Place, command: string[], env: NodeJS.ProcessEnv
   try {
     [report] = await Promise.all([text(child.stdio[3] as Readable), exit]);
   } catch (error) {
-    throw new ExitError(EXIT_OURS, `cannot start unshare (util-linux): ${(error as Error).message}`);
+    throw new ExitError(
+      EXIT_OURS,
+      `cannot start unshare (util-linux): ${(error as Error).message}`,
+    );
   } finally {
     if (existsSync(path)) rmSync(path);
   }

@@ -6,6 +6,8 @@
  */
 import { resolve } from 'node:path';
 import { openHostFs, type HostFs } from '../fs/host/host-fs.ts';
+import { errnoName } from '../abi/errno.ts';
+import { errnoOf } from '../kernel/error.ts';
 import { runSync } from '../kernel/task.ts';
 import type { Baseline, LayerSet } from '../layers/types.ts';
 import { BranchLocks } from '../mount/lock.ts';
@@ -15,7 +17,7 @@ import { MountError } from '../mount/options.ts';
 import { bytesPath } from '../mount/paths.ts';
 import type { MountPlan } from '../mount/plan.ts';
 import { startDaemon } from '../mount/start.ts';
-import { type MountRecord, isAlive, readRecords, runtimeDirectory } from '../mount/state.ts';
+import { type MountRecord, isAlive, readRecords } from '../mount/state.ts';
 import { realTarget, recordOfTarget, unmount } from '../mount/stop.ts';
 import { type Workspace, findWorkspace } from './workspace.ts';
 
@@ -43,7 +45,10 @@ export interface Subject {
 function layerOfPlan(plan: MountPlan): SubjectLayer {
   const [top, ...lowers] = plan.branches;
   if (top?.mode !== 'rw') {
-    throw new MountError('refused', `${plan.target}: its topmost branch is read-only, nothing changes there`);
+    throw new MountError(
+      'refused',
+      `${plan.target}: its topmost branch is read-only, nothing changes there`,
+    );
   }
   return {
     view: plan.target,
@@ -86,7 +91,10 @@ function recordOfMount(name: string): MountRecord | undefined {
   }
   const record = recordOfTarget(target);
   if (record !== undefined && !isAlive(record)) {
-    throw new MountError('failed', `${target}: its daemon has gone; palimpsest umount cleans it up`);
+    throw new MountError(
+      'failed',
+      `${target}: its daemon has gone; palimpsest umount cleans it up`,
+    );
   }
   return record;
 }
@@ -130,7 +138,7 @@ function withLocks(subject: Subject, action: () => number): number {
   const branches = subject.layers.map((layer) => {
     return { path: layer.upper, mode: 'rw' as const, work: layer.work };
   });
-  using _locks = new BranchLocks(branches, runtimeDirectory());
+  using _locks = new BranchLocks(branches);
   return action();
 }
 
@@ -152,9 +160,15 @@ export class OpenLayer implements Disposable {
   }
 
   #openFs(path: string, readOnly: boolean): HostFs {
-    const fs = openHostFs({ path: bytesPath(path), readOnly });
-    this.#open.push(fs);
-    return fs;
+    try {
+      const fs = openHostFs({ path: bytesPath(path), readOnly });
+      this.#open.push(fs);
+      return fs;
+    } catch (error) {
+      const errno = errnoOf(error);
+      if (errno === undefined) throw error;
+      throw new MountError('failed', `cannot open ${path}: ${errnoName(errno)}`);
+    }
   }
 
   [Symbol.dispose](): void {

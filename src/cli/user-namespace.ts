@@ -16,7 +16,13 @@ const NAMESPACE = ['--user', '--map-current-user', '--keep-caps'];
 
 /** The program on PATH or where Debian has it. */
 export function findProgram(name: string): string | undefined {
-  const directories = [...(process.env['PATH'] ?? '').split(':'), '/usr/bin', '/bin', '/usr/sbin', '/sbin'];
+  const directories = [
+    ...(process.env['PATH'] ?? '').split(':'),
+    '/usr/bin',
+    '/bin',
+    '/usr/sbin',
+    '/sbin',
+  ];
   return directories
     .filter((directory) => directory.startsWith('/'))
     .map((directory) => join(directory, name))

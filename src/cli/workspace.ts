@@ -30,14 +30,8 @@ import {
 import { basename, join } from 'node:path';
 import { isInside } from '../mount/mountinfo.ts';
 import { MountError } from '../mount/options.ts';
-import { ensurePrivateDirectory, stateHome } from '../mount/state.ts';
-import {
-  tryGetxattr,
-  tryListxattr,
-  trySetxattr,
-  xattrNames,
-  xattrValue,
-} from '../sys/xattr.ts';
+import { ensurePrivateDirectory, spareDirectory, stateHome } from '../mount/state.ts';
+import { tryGetxattr, tryListxattr, trySetxattr, xattrNames, xattrValue } from '../sys/xattr.ts';
 
 export interface WorkspaceLayer {
   /** The covered path, real. */
@@ -64,8 +58,7 @@ const NAME_PATTERN = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
 
 /** Both places a workspace may be in, the usual one first. */
 function roots(): string[] {
-  const fallback = `/var/tmp/palimpsest-${process.geteuid?.()}`;
-  return [join(stateHome(), 'workspaces'), join(fallback, 'workspaces')];
+  return [join(stateHome(), 'workspaces'), join(spareDirectory(), 'workspaces')];
 }
 
 export function checkName(name: string): string {

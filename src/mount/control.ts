@@ -10,9 +10,7 @@ export interface ControlRequest {
   command: 'status' | 'sync' | 'ping';
 }
 
-export type ControlReply =
-  | { ok: true; result: unknown }
-  | { ok: false; error: string };
+export type ControlReply = { ok: true; result: unknown } | { ok: false; error: string };
 
 export interface ControlEvent {
   event: 'ended';

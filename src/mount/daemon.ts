@@ -11,6 +11,9 @@
  * D3. SIGTERM and SIGINT unmount. A mount in use is detached: it disappears from the tree, and the
  *     daemon goes when the last user has. A second signal ends the connection under them.
  * D4. Its working directory is /, and it holds no descriptor in its own mount.
+ * D5. A daemon of `run` ends when the process that started it has died (its standard input ends) or on
+ *     a signal, but not before every process of the view has: their next write by path would go to the
+ *     real tree.
  */
 import { closeSync, fstatSync, readFileSync, rmSync, statSync, writeSync } from 'node:fs';
 import { stat } from 'node:fs/promises';
@@ -24,6 +27,7 @@ import { flushMount } from './flush.ts';
 import { bytesPath, programFile } from './paths.ts';
 import type { EngineCommand, EngineData, EngineMessage } from './engine-protocol.ts';
 import { BranchLocks } from './lock.ts';
+import { namespaceUsers } from './namespace-users.ts';
 import { MountError } from './options.ts';
 import type { MountPlan } from './plan.ts';
 import { type MountRecord, processStart, removeRecord, socketPath, writeRecord } from './state.ts';
@@ -31,6 +35,7 @@ import { type MountRecord, processStart, removeRecord, socketPath, writeRecord }
 const READY_FD = 3;
 /** The kernel gives a connection this long to answer INIT and the first GETATTR before we give up. */
 const READY_MS = 60_000;
+const VIEW_POLL_MS = 200;
 
 const log = (text: string): void => {
   process.stderr.write(`${new Date().toISOString()} ${text}\n`);
@@ -120,7 +125,9 @@ class Daemon {
     const before = stat(this.#plan.target);
     const timeout = AbortSignal.timeout(READY_MS);
     const slow = new Promise<never>((_, reject) => {
-      timeout.addEventListener('abort', () => reject(new MountError('failed', 'no answer to the first request')));
+      timeout.addEventListener('abort', () =>
+        reject(new MountError('failed', 'no answer to the first request')),
+      );
     });
     const gone = this.#ended.promise.then(() => {
       throw new MountError('failed', this.#error ?? 'the engine ended');
@@ -149,7 +156,11 @@ class Daemon {
       case 'ping':
         return { pid: process.pid };
       case 'status':
-        return { target: this.#plan.target, pid: process.pid, ...((await this.#ask('status')) as object) };
+        return {
+          target: this.#plan.target,
+          pid: process.pid,
+          ...((await this.#ask('status')) as object),
+        };
       case 'sync':
         await flushMount(this.#plan.target);
         await this.#ask('sync');
@@ -214,13 +225,32 @@ function hasReadyFd(): boolean {
   }
 }
 
-function say(ready: boolean, answer: { ok: true; pid: number } | { ok: false; error: string }): void {
+function say(
+  ready: boolean,
+  answer: { ok: true; pid: number } | { ok: false; error: string },
+): void {
   if (ready) {
     writeSync(READY_FD, `${JSON.stringify(answer)}\n`);
     closeSync(READY_FD);
   } else if (!answer.ok) {
     process.stderr.write(`palimpsest: ${answer.error}\n`);
   }
+}
+
+/** D5. */
+function stopAfterView(daemon: Daemon, why: string): void {
+  log(`${why}: waiting for the processes of the view`);
+  const timer = setInterval(() => {
+    if (namespaceUsers().length > 0) return;
+    clearInterval(timer);
+    daemon.stop(why);
+  }, VIEW_POLL_MS);
+}
+
+function endWithStarter(daemon: Daemon): void {
+  process.stdin.on('error', (error) => log(`standard input: ${error.message}`));
+  process.stdin.on('close', () => stopAfterView(daemon, 'whoever started this has died'));
+  process.stdin.resume();
 }
 
 const messageOf = (error: unknown): string => {
@@ -236,7 +266,7 @@ async function main(): Promise<number> {
   let locks: BranchLocks;
   try {
     plan = readPlan();
-    locks = new BranchLocks(plan.branches, plan.runtimeDirectory);
+    locks = new BranchLocks(plan.branches);
   } catch (error) {
     say(hasReady, { ok: false, error: messageOf(error) });
     return 32;
@@ -247,18 +277,22 @@ async function main(): Promise<number> {
   const record = recordOf(plan);
   const control = new ControlServer(record.socket, (request) => daemon.handle(request.command));
   for (const signal of ['SIGTERM', 'SIGINT'] as const) {
-    process.on(signal, () => daemon.stop(signal));
+    process.on(signal, () => {
+      if (plan.workspace === undefined) daemon.stop(signal);
+      else stopAfterView(daemon, signal);
+    });
   }
+  if (plan.workspace !== undefined) endWithStarter(daemon);
   process.on('SIGHUP', () => log('SIGHUP: nothing to reread'));
   try {
     await control.ready();
     await daemon.start();
-    writeRecord(plan.runtimeDirectory, record);
+    writeRecord(record);
   } catch (error) {
     daemon.stop('failed start');
     const why = (await daemon.ended()) ?? messageOf(error);
     await control.end({ event: 'ended', error: why });
-    removeRecord(plan.runtimeDirectory, record);
+    removeRecord(record);
     say(hasReady, { ok: false, error: why });
     return 32;
   }
@@ -267,7 +301,7 @@ async function main(): Promise<number> {
   const error = await daemon.ended();
   log(error === undefined ? 'unmounted' : `unmounted, with errors: ${error}`);
   locks.release();
-  removeRecord(plan.runtimeDirectory, record);
+  removeRecord(record);
   await control.end(error === undefined ? { event: 'ended' } : { event: 'ended', error });
   return error === undefined ? 0 : 1;
 }

@@ -144,7 +144,9 @@ class Engine {
 async function serve(): Promise<string | undefined> {
   const specs = openBranches();
   const { metacopy, volatile } = plan;
-  const union = step('cannot make the union', () => runSync(openUnion(specs, { metacopy, volatile })));
+  const union = step('cannot make the union', () =>
+    runSync(openUnion(specs, { metacopy, volatile })),
+  );
   let problem: string | undefined;
   try {
     const fd = mountUnion();

@@ -13,24 +13,24 @@ export class BranchLocks implements Disposable {
   readonly #fds: number[] = [];
 
   /** Errors: MountError `refused`, with who has it; then nothing is held. */
-  constructor(branches: readonly BranchPlan[], runtimeDirectory: string) {
+  constructor(branches: readonly BranchPlan[]) {
     const paths = branches.flatMap((branch) =>
       branch.mode === 'rw' ? [branch.path, branch.work!] : [],
     );
     try {
-      for (const path of paths) this.#take(path, runtimeDirectory);
+      for (const path of paths) this.#take(path);
     } catch (error) {
       this.release();
       throw error;
     }
   }
 
-  #take(path: string, runtimeDirectory: string): void {
+  #take(path: string): void {
     const fd = openSync(path, constants.O_RDONLY | constants.O_DIRECTORY);
     this.#fds.push(fd);
     const result = tryFlockExclusive(fd);
     if (result === -Errno.EAGAIN) {
-      throw new MountError('refused', `${path} is in use by ${holderOf(path, runtimeDirectory)}`);
+      throw new MountError('refused', `${path} is in use by ${holderOf(path)}`);
     }
     // A network filesystem may have no locks: then it is the user's word that nobody else writes.
     const lockless = result === -Errno.ENOLCK || result === -Errno.EOPNOTSUPP;
@@ -48,8 +48,8 @@ export class BranchLocks implements Disposable {
   }
 }
 
-function holderOf(path: string, runtimeDirectory: string): string {
-  const holder = readRecords(runtimeDirectory).find(
+function holderOf(path: string): string {
+  const holder = readRecords().find(
     (record) =>
       isAlive(record) &&
       record.plan.branches.some((branch) => branch.path === path || branch.work === path),

@@ -46,7 +46,10 @@ test('branches with modes', () => {
 test('SPEC round trip for any path', () => {
   const path = fc.string({ minLength: 1 }).map((text) => `/${text.replaceAll('\0', '')}`);
   const mode = fc.constantFrom('rw' as const, 'ro' as const);
-  const branches = fc.array(fc.record({ path, mode }, { noNullPrototype: true }), { minLength: 1, maxLength: 5 });
+  const branches = fc.array(fc.record({ path, mode }, { noNullPrototype: true }), {
+    minLength: 1,
+    maxLength: 5,
+  });
   fc.assert(
     fc.property(branches, (given) => {
       assert.deepEqual(parseSpec(specOf(given)), given);

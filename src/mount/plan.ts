@@ -37,6 +37,7 @@ export interface MountPlan {
   debug: boolean;
   runtimeDirectory: string;
   log: string;
+  /** Set for a mount of `run`: it ends with the process that started it, see daemon.ts D5. */
   workspace?: string;
 }
 
@@ -78,7 +79,8 @@ function openable(path: string, mode: 'rw' | 'ro', what: string): void {
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     if (code === 'EROFS') refuse(`${what} ${path} is on a read-only filesystem: use it as =ro`);
-    if (code === 'EACCES') refuse(`${what} ${path}: no permission to ${mode === 'rw' ? 'write' : 'read'} it`);
+    if (code === 'EACCES')
+      refuse(`${what} ${path}: no permission to ${mode === 'rw' ? 'write' : 'read'} it`);
     throw error;
   }
 }
@@ -139,7 +141,9 @@ function refuseKernelUse(paths: readonly string[], entries: readonly MountEntry[
       const match = /^(upperdir|workdir)=(.*)$/s.exec(option);
       if (match === null) continue;
       const used = unescapePath(match[2]!);
-      const path = paths.find((candidate) => isInside(candidate, used) || isInside(used, candidate));
+      const path = paths.find(
+        (candidate) => isInside(candidate, used) || isInside(used, candidate),
+      );
       if (path === undefined) continue;
       refuse(`${path} is in use: it is the ${match[1]} of the overlay mounted at ${entry.target}`);
     }
@@ -173,7 +177,11 @@ function defaultWork(path: string, entries: readonly MountEntry[]): BranchPlan {
   return { path, mode: 'rw', work: join(path, hidden), hidden };
 }
 
-function givenWork(branch: RealBranch, all: readonly RealBranch[], entries: MountEntry[]): BranchPlan {
+function givenWork(
+  branch: RealBranch,
+  all: readonly RealBranch[],
+  entries: MountEntry[],
+): BranchPlan {
   const work = realDirectory(branch.work!, 'work directory');
   openable(work, 'rw', 'work directory');
   for (const other of all) {
@@ -195,8 +203,7 @@ export interface PlanPlace {
   debug: boolean;
   runtimeDirectory: string;
   log: string;
-  /** `run`: the lower may be what the mount covers (P2). */
-  covers?: boolean;
+  /** `run`: the workspace; the lower may be what the mount covers (P2). */
   workspace?: string;
 }
 
@@ -210,7 +217,7 @@ export function planMount(
   if (target === '/') refuse('the mount point cannot be /');
   const branches = realBranches(request);
   refuseOverlaps(branches);
-  refuseLoops(target, branches, place.covers === true);
+  refuseLoops(target, branches, place.workspace !== undefined);
   const plans = branches.map((branch): BranchPlan => {
     if (branch.mode === 'ro') return { path: branch.path, mode: 'ro' };
     if (branch.work === undefined) return defaultWork(branch.path, entries);
@@ -250,4 +257,3 @@ function refuseSharedWork(plans: readonly BranchPlan[], target: string): void {
     seen.set(plan.work, plan.path);
   }
 }
-

@@ -2,8 +2,10 @@
 import { spawn } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { closeSync, ftruncateSync, fstatSync, openSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { getCompileCacheDir } from 'node:module';
+import { dirname, join } from 'node:path';
 import { createInterface } from 'node:readline';
+import type { Socket } from 'node:net';
 import type { Readable } from 'node:stream';
 import { MountError } from './options.ts';
 import { programFile } from './paths.ts';
@@ -30,6 +32,14 @@ export function daemonArguments(plan: MountPlan): string[] {
   return [programFile(new URL('./daemon.ts', import.meta.url)), path];
 }
 
+/** Ours, with the compile cache that this process uses, if any: half of the start is compiling. */
+function daemonEnvironment(): NodeJS.ProcessEnv {
+  const cache = getCompileCacheDir();
+  if (cache === undefined) return process.env;
+  // What it gives is the directory of this version of Node, inside of the one that was set.
+  return { ...process.env, NODE_COMPILE_CACHE: dirname(cache) };
+}
+
 export interface StartedDaemon {
   pid: number;
 }
@@ -41,11 +51,14 @@ export async function startDaemon(plan: MountPlan): Promise<StartedDaemon> {
   const child = spawn(process.execPath, args, {
     detached: true,
     cwd: '/',
-    stdio: ['ignore', log, log, 'pipe'],
+    env: daemonEnvironment(),
+    // The pipe ends when this process does, however it does.
+    stdio: [plan.workspace === undefined ? 'ignore' : 'pipe', log, log, 'pipe'],
   });
   closeSync(log);
   const answer = await readyLine(child.stdio[3] as Readable, child);
   child.unref();
+  (child.stdin as Socket | null)?.unref();
   if (answer === undefined) {
     throw new MountError('failed', `the daemon ended before it was ready; see ${plan.log}`);
   }
@@ -54,10 +67,7 @@ export async function startDaemon(plan: MountPlan): Promise<StartedDaemon> {
   return { pid: ready.pid };
 }
 
-function readyLine(
-  pipe: Readable,
-  child: ReturnType<typeof spawn>,
-): Promise<string | undefined> {
+function readyLine(pipe: Readable, child: ReturnType<typeof spawn>): Promise<string | undefined> {
   return new Promise((resolve, reject) => {
     const lines = createInterface({ input: pipe });
     lines.once('line', (line) => {

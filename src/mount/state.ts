@@ -71,6 +71,11 @@ export function runtimeDirectory(env: NodeJS.ProcessEnv = process.env): string {
   return xdg === undefined ? join(stateHome(env), 'run') : join(xdg, 'palimpsest');
 }
 
+/** Where `run` records its mounts when the usual place lies in a tree that it covers. */
+export const spareDirectory = (): string => `/var/tmp/palimpsest-${process.geteuid?.()}`;
+
+const recordDirectories = (): string[] => [runtimeDirectory(), join(spareDirectory(), 'run')];
+
 /** Make a directory that is this user's alone, or refuse one that is somebody else's (S3). */
 export function ensurePrivateDirectory(path: string): string {
   mkdirSync(path, { recursive: true, mode: 0o700 });
@@ -114,19 +119,24 @@ export const isAlive = (record: { pid: number; pidStart: string }): boolean =>
 
 const recordPath = (directory: string, pid: number): string => join(directory, `${pid}.json`);
 
-export function writeRecord(directory: string, record: MountRecord): void {
-  const path = recordPath(directory, record.pid);
+export function writeRecord(record: MountRecord): void {
+  const path = recordPath(record.plan.runtimeDirectory, record.pid);
   writeFileSync(`${path}.new`, `${JSON.stringify(record, undefined, 2)}\n`, { mode: 0o600 });
   renameSync(`${path}.new`, path);
 }
 
-export function removeRecord(directory: string, record: { pid: number; socket: string }): void {
+export function removeRecord(record: MountRecord): void {
   rmSync(record.socket, { force: true });
-  rmSync(recordPath(directory, record.pid), { force: true });
+  rmSync(recordPath(record.plan.runtimeDirectory, record.pid), { force: true });
 }
 
 /** All records, stale ones too. A file that is no record (torn by a crash, of a later version) is none. */
-export function readRecords(directory: string = runtimeDirectory()): MountRecord[] {
+export function readRecords(): MountRecord[] {
+  const records = recordDirectories().flatMap(readDirectory);
+  return records.toSorted((a, b) => (a.started < b.started ? -1 : 1));
+}
+
+function readDirectory(directory: string): MountRecord[] {
   let names: string[];
   try {
     names = readdirSync(directory);
@@ -140,7 +150,7 @@ export function readRecords(directory: string = runtimeDirectory()): MountRecord
     const record = parseRecord(join(directory, name));
     if (record !== undefined) records.push(record);
   }
-  return records.toSorted((a, b) => (a.started < b.started ? -1 : 1));
+  return records;
 }
 
 function parseRecord(path: string): MountRecord | undefined {

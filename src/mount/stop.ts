@@ -18,7 +18,7 @@ import { ControlClient } from './control.ts';
 import { FS_TYPE, isInside, mountAt, readMountinfo } from './mountinfo.ts';
 import { MountError } from './options.ts';
 import { bytesPath } from './paths.ts';
-import { type MountRecord, isAlive, readRecords, removeRecord, runtimeDirectory } from './state.ts';
+import { type MountRecord, isAlive, readRecords, removeRecord } from './state.ts';
 
 export interface StopOptions {
   /** Detach now; the daemon goes when its last user has. Not waited for. */
@@ -156,7 +156,7 @@ export async function waitGone(record: MountRecord, timeoutMs: number): Promise<
 export function cleanDead(target: string): void {
   while (mountAt(readMountinfo(), target)?.fsType === FS_TYPE) unmountTarget(target, MNT_DETACH);
   for (const record of readRecords()) {
-    if (record.plan.target === target && !isAlive(record)) removeRecord(runtimeDirectory(), record);
+    if (record.plan.target === target && !isAlive(record)) removeRecord(record);
   }
 }
 
