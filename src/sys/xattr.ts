@@ -57,10 +57,18 @@ const magicLink = (fd: number): number => pathArgument(`/proc/self/fd/${fd}`);
  * taken by `xattrValue` before the next call here.
  */
 export function tryGetxattr(dir: number, name: string, attribute: string): number {
+  const length = getUpTo(dir, name, attribute, USUAL_VALUE_BYTES);
+  return length === -Errno.ERANGE ? getUpTo(dir, name, attribute, value.byteCount) : length;
+}
+
+/** The kernel allocates and clears as much as it is told there is room for: most values are small. */
+const USUAL_VALUE_BYTES = 512;
+
+function getUpTo(dir: number, name: string, attribute: string, byteCount: number): number {
   const key = secondPathArgument(attribute);
   if (hasXattrat && name !== '') {
     xattrArgs.putU64(0, value.address);
-    xattrArgs.u32[2] = value.byteCount;
+    xattrArgs.u32[2] = byteCount;
     xattrArgs.u32[3] = 0;
     const path = pathArgument(name);
     const length = trySyscall(
@@ -75,7 +83,7 @@ export function tryGetxattr(dir: number, name: string, attribute: string): numbe
     if (length !== -Errno.ENOSYS) return length;
     hasXattrat = false;
   }
-  const { address, byteCount } = value;
+  const { address } = value;
   if (name !== '') return outcome(lgetCall(beneath(dir, name), key, address, byteCount));
   const length = outcome(fgetCall(dir, key, address, byteCount));
   if (length !== -Errno.EBADF) return length;
@@ -125,6 +133,11 @@ export function trySetxattr(
 
 /** All names into scratch memory: their length, or -errno. Taken by `xattrNames`. */
 export function tryListxattr(dir: number, name: string): number {
+  const length = listUpTo(dir, name, USUAL_VALUE_BYTES);
+  return length === -Errno.ERANGE ? listUpTo(dir, name, value.byteCount) : length;
+}
+
+function listUpTo(dir: number, name: string, byteCount: number): number {
   if (hasXattrat && name !== '') {
     const path = pathArgument(name);
     const length = trySyscall(
@@ -133,12 +146,12 @@ export function tryListxattr(dir: number, name: string): number {
       path,
       AT_SYMLINK_NOFOLLOW,
       value.address,
-      value.byteCount,
+      byteCount,
     );
     if (length !== -Errno.ENOSYS) return length;
     hasXattrat = false;
   }
-  const { address, byteCount } = value;
+  const { address } = value;
   if (name !== '') return outcome(llistCall(beneath(dir, name), address, byteCount));
   const length = outcome(flistCall(dir, address, byteCount));
   if (length !== -Errno.EBADF) return length;
