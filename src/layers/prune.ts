@@ -44,10 +44,11 @@ export function prunesOf(diff: DiffContext, settled: ReadonlySet<Change>): Prune
     (settled.has(change) ? ctx.committed : ctx.open).add(path);
     // What an opaque directory deletes is as open as the directory.
     if (!settled.has(change) && change.hidden === true) ctx.open.add(parentPath(path));
-    if (settled.has(change) && change.op === 'R') {
-      if (change.type === 'dir') ctx.renamed.add(change.path);
-      if (change.type !== 'dir' && change.upperPath !== undefined) ctx.committed.add(change.upperPath);
-    }
+    if (change.op !== 'R') continue;
+    // The whiteout at the old place goes when the new place does.
+    const cover = change.type === 'dir' ? diff.leftAt.get(change.oldNode!.path) : change.upperPath;
+    if (cover !== undefined && !settled.has(change)) ctx.open.add(cover);
+    if (settled.has(change) && change.type === 'dir') ctx.renamed.add(change.path);
   }
   pruneDir(ctx, diff.dirs.get('')!, true);
   pruneIndex(ctx);
@@ -86,7 +87,7 @@ function pruneRedirect(ctx: PruneContext, sub: UpperDir, transparent: boolean): 
   const from = sub.merge?.path;
   if (from === undefined || sub.flags.redirect === undefined) return;
   const moved = newBasePath(ctx, from);
-  if (moved === from && sub.flags.redirect.startsWith('/')) return;
+  if (moved === from) return;
   const isOwn = moved === sub.node.path && transparent;
   ctx.prunes.push({ kind: 'prune-redirect', path: sub.node.path, redirect: isOwn ? null : `/${moved}` });
 }

@@ -11,7 +11,7 @@ import { S_IFLNK, S_IFMT, S_IFREG, isDir } from '../abi/mode.ts';
 import { openHostFs } from '../fs/host/host-fs.ts';
 import { runSync } from '../kernel/task.ts';
 import type { Task } from '../kernel/task.ts';
-import type { Inode } from '../vfs/inode-operations.ts';
+import type { FileSystem, Inode } from '../vfs/inode-operations.ts';
 import { readWhole, xattrsOf } from './compare.ts';
 import { diffLayer } from './diff.ts';
 import { renderNameStatus } from './render.ts';
@@ -43,6 +43,7 @@ export function noOverlay(): string | false {
 export class Scratch {
   readonly dir: string;
   mounted = false;
+  readonly #opened: FileSystem[] = [];
 
   constructor() {
     this.dir = mkdtempSync(join(tmpdir(), 'palimpsest-layers-'));
@@ -79,12 +80,14 @@ export class Scratch {
   }
 
   open(name: string, readOnly = false): Inode {
-    return openHostFs({ path: join(this.dir, name), readOnly, isolate: false }).root;
+    const fs = openHostFs({ path: join(this.dir, name), readOnly, isolate: false });
+    this.#opened.push(fs);
+    return fs.root;
   }
 
   /** Leaves nothing open, and copies nothing up, as opening for writing would. */
   tree(name: string): string {
-    const root = this.open(name, true);
+    const { root } = openHostFs({ path: join(this.dir, name), readOnly: true, isolate: false });
     try {
       return treeOf(root);
     } finally {
@@ -94,6 +97,7 @@ export class Scratch {
 
   set(): { upper: Inode; lowers: Inode[]; work: Inode } {
     const fs = openHostFs({ path: join(this.dir, 'upper'), readOnly: false });
+    this.#opened.push(fs);
     const work = fs.openRoot(join(this.dir, 'work'));
     return { upper: fs.root, lowers: [this.open('base')], work };
   }
@@ -103,6 +107,7 @@ export class Scratch {
   }
 
   remove(): void {
+    for (const fs of this.#opened.splice(0)) runSync(fs.unmount());
     this.umount();
     rmSync(this.dir, { recursive: true, force: true });
   }
