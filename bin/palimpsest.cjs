@@ -9,16 +9,24 @@ const { join } = require('node:path');
 const { isPinnedNode, execPinned } = require('./pinned-node.cjs');
 
 /**
- * Stripping types and compiling cost more than the work of most commands: keep both. Only in a home
- * that is this user's own, since what is cached there is run (think of sudo with $HOME kept).
+ * Where compiled code is kept: stripping types and compiling cost more than the work of most commands.
+ * Only in a directory that is this user's own, since what is cached there is run (think of sudo with
+ * $HOME kept). Services and mount(8) at boot have no $HOME: root has a place all the same.
  */
-function enableCompileCache() {
+function cacheDirectory() {
   const { HOME, XDG_CACHE_HOME } = process.env;
   const home = XDG_CACHE_HOME || (HOME && join(HOME, '.cache'));
-  if (!home || !home.startsWith('/')) return;
+  if (!home || !home.startsWith('/')) {
+    return process.geteuid() === 0 ? '/var/cache/palimpsest/compile' : undefined;
+  }
   const owned = [home, HOME].find((path) => path && existsSync(path));
-  if (owned === undefined || statSync(owned).uid !== process.geteuid()) return;
-  require('node:module').enableCompileCache(join(home, 'palimpsest', 'compile'));
+  if (owned === undefined || statSync(owned).uid !== process.geteuid()) return undefined;
+  return join(home, 'palimpsest', 'compile');
+}
+
+function enableCompileCache() {
+  const directory = cacheDirectory();
+  if (directory !== undefined) require('node:module').enableCompileCache(directory);
 }
 
 function main() {

@@ -9,7 +9,7 @@ import {
 } from '../mount/options.ts';
 import type { BranchWords, MountRequest } from '../mount/options.ts';
 import { planMount, realDirectory } from '../mount/plan.ts';
-import { daemonArguments, logPath, startDaemon } from '../mount/start.ts';
+import { daemonArguments, daemonEnvironment, logPath, startDaemon } from '../mount/start.ts';
 import { ensurePrivateDirectory, runtimeDirectory } from '../mount/state.ts';
 import { EXIT_OK } from './exit.ts';
 
@@ -60,7 +60,7 @@ export async function mountCommand(words: string[], given: MountCommandOptions):
   });
   if (given.foreground === true) {
     const argv = [process.execPath, ...daemonArguments(plan)];
-    process.execve!(process.execPath, argv, process.env as Record<string, string>);
+    process.execve!(process.execPath, argv, daemonEnvironment() as Record<string, string>);
   }
   await startDaemon(plan);
   return EXIT_OK;

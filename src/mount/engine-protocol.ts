@@ -1,13 +1,22 @@
 /** What the daemon's main thread and its engine worker say to each other. */
-import type { MessagePort } from 'node:worker_threads';
+import type { MessagePort, Worker } from 'node:worker_threads';
 import type { MountPlan } from './plan.ts';
 
 export interface EngineData {
-  plan: MountPlan;
-  /** The engine's end; commands come here, and it cannot hear them but by looking. */
+  /** The engine's end. Orders come first; then commands, which it cannot hear but by looking. */
   port: MessagePort;
+}
+
+export interface EngineOrders {
+  plan: MountPlan;
   /** An eventfd: a command waits in the port. */
   wakeFd: number;
+}
+
+/** What the main thread has of the engine. */
+export interface StartedEngine {
+  worker: Worker;
+  port: MessagePort;
 }
 
 export interface EngineCommand {

@@ -15,11 +15,15 @@ import { FsError, errnoOf } from '../kernel/error.ts';
 import { runSync } from '../kernel/task.ts';
 import { tryEventfdDrain } from '../sys/poll.ts';
 import { openBranch } from './branches.ts';
-import type { EngineCommand, EngineData, EngineMessage } from './engine-protocol.ts';
+import type { EngineCommand, EngineData, EngineMessage, EngineOrders } from './engine-protocol.ts';
 import { bytesPath } from './paths.ts';
 import type { MountPlan } from './plan.ts';
 
-const { plan, port, wakeFd } = workerData as EngineData;
+const { port } = workerData as EngineData;
+/** Nothing is touched before: the main thread locks the branches first. */
+const { plan, wakeFd } = await new Promise<EngineOrders>((resolve) =>
+  port.once('message', resolve),
+);
 
 const tell = (message: EngineMessage): void => parentPort!.postMessage(message);
 const log = (text: string): void => tell({ kind: 'log', text });

@@ -33,7 +33,7 @@ export function daemonArguments(plan: MountPlan): string[] {
 }
 
 /** Ours, with the compile cache that this process uses, if any: half of the start is compiling. */
-function daemonEnvironment(): NodeJS.ProcessEnv {
+export function daemonEnvironment(): NodeJS.ProcessEnv {
   const cache = getCompileCacheDir();
   if (cache === undefined) return process.env;
   // What it gives is the directory of this version of Node, inside of the one that was set.
