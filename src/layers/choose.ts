@@ -65,8 +65,10 @@ function neededBy(diff: DiffContext, index: ChangeIndex, change: Change): Change
 function refuseTornMetacopies(diff: DiffContext, chosen: Set<Change>): void {
   if (chosen.size === diff.changes.length) return;
   for (const change of diff.changes) {
-    const torn = (change.op === 'A' || change.op === 'R') && change.newNode!.pieces.length > 1;
-    if (!torn || change.type === 'dir' || chosen.has(change)) continue;
+    const dataPath = change.newNode?.dataPath;
+    if (dataPath === undefined || chosen.has(change)) continue;
+    // Under its own name nothing but a commit of itself touches it.
+    if ((change.op === 'X' || change.op === 'M') && dataPath === change.oldNode!.path) continue;
     throw new LayerError(
       Errno.EINVAL,
       `${quotePath(change.path)} was renamed and still has its data in the base: name it too`,

@@ -243,7 +243,7 @@ function* fileNode(ctx: DiffContext, dir: UpperDir, entry: LayerEntry): Task<Vie
   if (beneath === undefined || beneath.type !== S_IFREG) {
     throw new LayerError(Errno.EIO, `${path}: only its metadata is in the upper, and its data is gone from the base`);
   }
-  return nodeOf(ctx, path, inode, beneath);
+  return { ...nodeOf(ctx, path, inode, beneath), dataPath: beneath.path };
 }
 
 function* recordIfChanged(

@@ -7,7 +7,7 @@
  * L3. With an index, a file that has several names beneath is changed under all of them, also under
  *     those that the upper does not have: they are found by walking the view, only where needed.
  */
-import { DT_REG, S_IFREG } from '../abi/mode.ts';
+import { DT_DIR, isDir } from '../abi/mode.ts';
 import { decodeNlink, decodeOrigin, NLINK } from '../fs/union/format.ts';
 import type { Task } from '../kernel/task.ts';
 import type { Inode, Name } from '../vfs/inode-operations.ts';
@@ -15,7 +15,7 @@ import { compareNodes } from './compare.ts';
 import { makeChange, opOf } from './diff-context.ts';
 import type { DiffContext, LinkName } from './diff-context.ts';
 import { handleKey, keysOf } from './renames.ts';
-import { rootOf, statOf, walkBeneath } from './view.ts';
+import { isDirNode, rootOf, statOf, walkBeneath } from './view.ts';
 import type { ViewNode } from './view.ts';
 import { isWhiteoutInode, overlayXattr } from './whiteout-format.ts';
 
@@ -49,7 +49,7 @@ export function* addIndexedNames(ctx: DiffContext): Task<void> {
   const root = rootOf(ctx.layers, 0)!;
   const visit = function* (node: ViewNode): Task<void> {
     const piece = node.pieces[0]!;
-    if (piece.layer === 0 || node.type !== S_IFREG) return;
+    if (piece.layer === 0 || isDirNode(node)) return;
     if ((yield* statOf(node)).nlink < 2) return;
     const [key] = yield* keysOf(piece.inode);
     const upper = key === undefined ? undefined : index.get(key);
@@ -95,10 +95,10 @@ function* indexedInodes(ctx: DiffContext): Task<Map<string, Inode>> {
   if (index === undefined) return found;
   const layer = ctx.layers[0]!;
   for (const entry of yield* index.readdir()) {
-    if (entry.type !== DT_REG) continue;
+    if (entry.type === DT_DIR) continue;
     const handle = handleOfName(entry.name);
     const inode = handle === undefined ? undefined : yield* index.lookup(entry.name);
-    if (handle === undefined || inode === undefined || inode.type !== S_IFREG) continue;
+    if (handle === undefined || inode === undefined || isDir(inode.type)) continue;
     if (yield* isWhiteoutInode(layer, inode, true)) continue;
     if (!(yield* allNamesInUpper(ctx, inode))) found.set(handleKey(handle), inode);
   }

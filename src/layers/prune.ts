@@ -9,7 +9,7 @@
  * U2. What the view shows is the same before and after.
  */
 import { Errno } from '../abi/errno.ts';
-import { isDir, isReg } from '../abi/mode.ts';
+import { isDir } from '../abi/mode.ts';
 import { BASE, REDIRECT, encodeBase } from '../fs/union/format.ts';
 import { errnoOf } from '../kernel/error.ts';
 import type { Task } from '../kernel/task.ts';
@@ -201,6 +201,6 @@ export function* removeIndexed(work: Inode | undefined, ino: number): Task<void>
   for (const entry of yield* index.readdir()) {
     if (entry.ino !== ino) continue;
     const inode = yield* index.lookup(entry.name);
-    if (inode !== undefined && isReg(inode.type)) yield* removeEntry(index, entry.name, undefined);
+    if (inode !== undefined && !isDir(inode.type)) yield* removeEntry(index, entry.name, undefined);
   }
 }

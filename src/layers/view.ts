@@ -34,6 +34,8 @@ export interface ViewNode {
   /** S_IFMT bits. */
   readonly type: number;
   readonly pieces: readonly Piece[];
+  /** Of a file of the upper that has its data beneath: where, in the view of the layers beneath. */
+  readonly dataPath?: string;
 }
 
 export const joinPath = (dir: string, name: string): string => (dir === '' ? name : `${dir}/${name}`);
