@@ -116,12 +116,14 @@ export class Scratch {
 /** One line an object: everything that can be seen of it but numbers, ctime and atime. */
 export function treeOf(root: Inode): string {
   const lines: string[] = [];
-  const firstPathOf = new Map<number, string>();
-  runSync(describe(root, '', lines, firstPathOf));
+  const namesOf = new Map<number, string[]>();
+  runSync(describe(root, '', lines, namesOf));
+  // Names that are one inode, by what is seen: the kernel's union may count names that are gone.
+  for (const names of namesOf.values()) if (names.length > 1) lines.push(`links ${names.join(' ')}`);
   return lines.sort().join('\n');
 }
 
-function* describe(dir: Inode, path: string, lines: string[], links: Map<number, string>): Task<void> {
+function* describe(dir: Inode, path: string, lines: string[], links: Map<number, string[]>): Task<void> {
   const entries = (yield* dir.readdir()).sort((a, b) => (a.name < b.name ? -1 : 1));
   for (const { name } of entries) {
     if (path === '' && name.startsWith(STAGING_PREFIX)) continue;
@@ -132,7 +134,7 @@ function* describe(dir: Inode, path: string, lines: string[], links: Map<number,
   }
 }
 
-function* describeOne(inode: Inode, path: string, links: Map<number, string>): Task<string> {
+function* describeOne(inode: Inode, path: string, links: Map<number, string[]>): Task<string> {
   const stat = yield* inode.getattr();
   const parts = [stat.mode.toString(8), `${stat.uid}:${stat.gid}`, `${stat.mtimeSec}.${stat.mtimeNsec}`];
   const type = stat.mode & S_IFMT;
@@ -142,9 +144,7 @@ function* describeOne(inode: Inode, path: string, links: Map<number, string>): T
   } else if (type === S_IFLNK) parts.push(`-> ${yield* inode.readlink()}`);
   else if (!isDir(type)) parts.push(`${stat.rdevMajor},${stat.rdevMinor}`);
   if (!isDir(type) && stat.nlink > 1) {
-    const first = links.get(stat.ino) ?? path;
-    links.set(stat.ino, first);
-    parts.push(`links=${stat.nlink} first=${first}`);
+    links.set(stat.ino, [...(links.get(stat.ino) ?? []), path]);
   }
   for (const [name, value] of yield* xattrsOf(inode)) parts.push(`${name}=${Buffer.from(value).toString('hex')}`);
   return parts.join(' ');
