@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Errno } from '../abi/errno.ts';
 import { FsError } from '../kernel/error.ts';
-import { start } from '../kernel/task.ts';
+import { start, type Task, taskOf } from '../kernel/task.ts';
 import { BATCH_FORGET_IN, ENTRY_OUT, FUSE_WRITE_CACHE, IN_HEADER, Opcode, READ_IN, WRITE_IN } from './abi.ts';
 import { dispatch, errorOutcome, finishReply, takeBack } from './dispatch.ts';
 import { Door } from './door.ts';
@@ -23,8 +23,14 @@ class Bench {
   readonly door = new Door(this.fs, {
     dataMode: 'writeback', readOnly: false, hashKey: [1, 2],
     complain: (line) => this.complaints.push(line), notify: (record) => this.notes.push(record),
+    notifyAndWait: (record) => this.flush(record),
   });
   readonly request = new Request();
+
+  *flush(record: Uint8Array): Task<number> {
+    this.notes.push(record);
+    return record.length;
+  }
 
   put(opcode: number, nodeid: number, body: Uint8Array, length = IN_HEADER.bytes + body.length): void {
     const { bytes } = this.request.request;
@@ -294,7 +300,7 @@ test('no bytes crash the door', () => {
 
 test('a read-only door refuses what would change', () => {
   const fs = new MemoryFs();
-  const door = new Door(fs, { dataMode: 'writeback', readOnly: true, hashKey: [1, 2], complain: () => {}, notify: () => {} });
+  const door = new Door(fs, { dataMode: 'writeback', readOnly: true, hashKey: [1, 2], complain: () => {}, notify: () => {}, notifyAndWait: () => taskOf(0) });
   const bench = new Bench();
   Object.assign(bench, { door });
   assert.equal(bench.name(Opcode.MKDIR, 1, 8, 'a').error, -Errno.EROFS);

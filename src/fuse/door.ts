@@ -3,6 +3,8 @@
  */
 import { Errno } from '../abi/errno.ts';
 import { fail } from '../kernel/error.ts';
+import { Mutex } from '../kernel/locking/mutex.ts';
+import type { Task } from '../kernel/task.ts';
 import type { FileSystem, Inode } from '../vfs/inode-operations.ts';
 import { type Agreement, type DataMode, agreedOn } from './init.ts';
 import { InitBit } from './abi.ts';
@@ -37,6 +39,7 @@ export interface DoorCounters {
 }
 
 const OPCODES = 64;
+const FLUSH_LOCK = { name: 'door.flushLock', nestable: false };
 
 function noCounts(): DoorCounters {
   return {
@@ -56,6 +59,8 @@ export interface DoorOptions {
   complain: (line: string) => void;
   /** Hands a notification to another thread, which writes it. */
   notify: (record: Uint8Array) => void;
+  /** Writes a notification on another thread and waits for that: 0 or more, or -errno. */
+  notifyAndWait: (record: Uint8Array) => Task<number>;
 }
 
 export class Door {
@@ -65,6 +70,8 @@ export class Door {
   readonly listings = new ListingCache();
   readonly nameHash: NameHash;
   readonly counters: DoorCounters = noCounts();
+  /** One flush at a time: each holds a thread of the pool until we have served the WRITEs it causes. */
+  readonly flushLock = new Mutex(FLUSH_LOCK);
   /** Undefined until INIT. */
   agreement: Agreement | undefined;
   /** DESTROY came: nothing follows. */

@@ -16,12 +16,17 @@ import {
 } from './limits.ts';
 import type { Request } from './request.ts';
 
-export type DataMode = 'writeback' | 'passthrough';
+/** Who owns the bytes of a file that is open. */
+export type DataMode =
+  | 'writeback' // The kernel: a write ends in the page cache and comes to us later.
+  | 'writethrough' // We: each write is a request; the page cache serves reads.
+  | 'passthrough'; // The branch file, which the kernel reads and writes without us.
 
 type Choice =
   | 'always' // Wanted in every mode.
-  | 'writeback' // Only where the kernel owns the data.
-  | 'passthrough' // Only where branch files are handed to the kernel.
+  | 'cached' // Wherever the page cache is ours: not with passthrough.
+  | 'writeback' // Only in that mode.
+  | 'passthrough' // Only in that mode.
   | 'never';
 
 /** Every flag of the protocol, whether we want it, and the reason. */
@@ -43,7 +48,7 @@ export const INIT_CHOICES: Record<keyof typeof InitBit, [Choice, string]> = {
   READDIRPLUS_AUTO: ['always', 'Only where the reader does stat: a plain listing needs no lookups.'],
   ASYNC_DIO: ['always', 'Direct I/O larger than one request goes out in parallel.'],
   WRITEBACK_CACHE: ['writeback', 'Small writes end in the page cache; shared maps may be written.'],
-  NO_OPEN_SUPPORT: ['writeback', 'OPEN is answered ENOSYS once: open and close cost no request after that.'],
+  NO_OPEN_SUPPORT: ['cached', 'OPEN is answered ENOSYS once: open and close cost no request after that.'],
   PARALLEL_DIROPS: ['always', 'Lookups and listings of one directory need not exclude each other here.'],
   HANDLE_KILLPRIV: ['never', 'Superseded by HANDLE_KILLPRIV_V2, which says who may keep the bits.'],
   POSIX_ACL: ['always', 'The kernel checks ACLs with the permissions and asks us to keep them.'],
@@ -76,7 +81,8 @@ function chosenBits(mode: DataMode): { low: number; high: number } {
   let high = 0;
   for (const [flag, bit] of Object.entries(InitBit)) {
     const [choice] = INIT_CHOICES[flag as keyof typeof InitBit];
-    if (choice !== 'always' && choice !== mode) continue;
+    const wanted = choice === 'always' || choice === mode || (choice === 'cached' && mode !== 'passthrough');
+    if (!wanted) continue;
     if (bit < 32) low |= 1 << bit;
     else high |= 1 << (bit - 32);
   }

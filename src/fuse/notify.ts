@@ -5,6 +5,7 @@
  * T2. The engine thread never writes one: the kernel takes the lock of the directory or waits for the
  *     pages that the request being served holds, and the engine would wait for itself. Records are
  *     handed to another thread.
+ * T4. A task may wait for the write(2) of INVAL_INODE, for it holds no lock that WRITE needs.
  * T3. ENOENT in answer to one means: the kernel does not know that node or name. That is success.
  *
  * cf. fs/fuse/dev.c, fuse_notify()
@@ -46,6 +47,18 @@ export function invalidateAttributesRecord(nodeid: number): Uint8Array {
   const record = invalidateInodeRecord(nodeid);
   // An offset below zero: the kernel leaves the pages alone.
   record.fill(0xff, OUT_HEADER.bytes + NOTIFY_INVAL_INODE_OUT.at.off, OUT_HEADER.bytes + NOTIFY_INVAL_INODE_OUT.at.len);
+  return record;
+}
+
+/**
+ * Write the dirty pages of a range and drop its pages. `end` is exclusive; Infinity: to the end of the
+ * file and beyond what we know of it.
+ */
+export function flushRangeRecord(nodeid: number, position: number, end: number): Uint8Array {
+  const { record, view } = begin(NotifyCode.INVAL_INODE, NOTIFY_INVAL_INODE_OUT.bytes);
+  putU64(view, NOTIFY_INVAL_INODE_OUT.at.ino, nodeid);
+  putU64(view, NOTIFY_INVAL_INODE_OUT.at.off, position);
+  putU64(view, NOTIFY_INVAL_INODE_OUT.at.len, end === Infinity ? 0 : end - position);
   return record;
 }
 

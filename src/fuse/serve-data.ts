@@ -16,7 +16,7 @@ import {
   FUSE_WRITE_CACHE, FUSE_WRITE_KILL_SUIDGID, IN_HEADER, LSEEK_IN, LSEEK_OUT, OPEN_OUT, READ_IN, WRITE_IN, WRITE_OUT,
 } from './abi.ts';
 import type { Door } from './door.ts';
-import { invalidateAttributesRecord } from './notify.ts';
+import { flushRangeRecord, invalidateAttributesRecord } from './notify.ts';
 import { REPLY_BODY, type Request } from './request.ts';
 
 /** Where the data of a WRITE begins in the request arena. */
@@ -144,10 +144,53 @@ export function* lseek(door: Door, request: Request): Task<number> {
   const whence = request.u32(LSEEK_IN.at.whence);
   if (whence !== SEEK_DATA && whence !== SEEK_HOLE) return -Errno.EINVAL;
   if (inode.seek === undefined) return -Errno.ENOSYS;
-  const position = yield* inode.seek(request.u64(LSEEK_IN.at.offset), whence);
+  const from = request.u64(LSEEK_IN.at.offset);
+  const position = whence === SEEK_DATA
+    ? yield* seekData(door, request.nodeid, inode, from)
+    : yield* seekHole(door, request.nodeid, inode, from);
+  if (position === undefined) return -Errno.ENXIO;
   request.put64(LSEEK_OUT.at.offset, position);
   request.replyBytes = LSEEK_OUT.bytes;
   return 0;
+}
+
+/** seek, with ENXIO as undefined: no data from there on, or from beyond the end. */
+function* seekFrom(inode: Inode, position: number, whence: number): Task<number | undefined> {
+  try {
+    return yield* inode.seek!(position, whence);
+  } catch (error) {
+    if (errnoOf(error) === Errno.ENXIO) return undefined;
+    throw error;
+  }
+}
+
+/**
+ * What is a hole to the filesystem may be data that the page cache has not written yet: the kernel
+ * does not write it before it asks. So the hole is flushed, and only the hole: pages of data stay.
+ */
+function* flushHole(door: Door, nodeid: number, hole: number, end: number | undefined): Task<void> {
+  if (door.options.readOnly || end === hole) return;
+  using _flush = yield* door.flushLock.lock({});
+  yield* door.options.notifyAndWait(flushRangeRecord(nodeid, hole, end ?? Infinity));
+}
+
+function* seekData(door: Door, nodeid: number, inode: Inode, from: number): Task<number | undefined> {
+  const found = yield* seekFrom(inode, from, SEEK_DATA);
+  if (found === from) return found;
+  yield* flushHole(door, nodeid, from, found);
+  return yield* seekFrom(inode, from, SEEK_DATA);
+}
+
+function* seekHole(door: Door, nodeid: number, inode: Inode, from: number): Task<number | undefined> {
+  // The end of a file that grows in the page cache lies beyond the end we know: a hole at the end.
+  let hole = yield* seekFrom(inode, from, SEEK_HOLE);
+  for (;;) {
+    yield* flushHole(door, nodeid, hole ?? from, yield* seekFrom(inode, hole ?? from, SEEK_DATA));
+    const found = yield* seekFrom(inode, from, SEEK_HOLE);
+    // Data was written where the hole was: the next hole may be data, too.
+    if (found === hole) return found;
+    hole = found;
+  }
 }
 
 function* copyRange(door: Door, request: Request): Task<number> {

@@ -22,7 +22,7 @@
 import { randomFillSync } from 'node:crypto';
 import { Errno, errnoName } from '../abi/errno.ts';
 import { start, type Completion } from '../kernel/task.ts';
-import { setNonblocking, pollReadable } from '../sys/fuse-device.ts';
+import { pollReadable, setNonblocking, writeRecord } from '../sys/fuse-device.ts';
 import { tryRead, tryWrite } from '../sys/io.ts';
 import { eventfd, eventfdSignal, POLLIN, PollSet } from '../sys/poll.ts';
 import { tryClose } from '../sys/open.ts';
@@ -110,6 +110,7 @@ export class Session {
       debug: options.debug,
       complain: options.complain ?? ((line) => process.emitWarning(line)),
       notify: options.notify,
+      notifyAndWait: (record) => writeRecord(this.#fd, record),
     });
   }
 

@@ -1,7 +1,7 @@
 /** What serving /dev/fuse needs beside read and write: blocking or not, and to wait without blocking. */
 import type { Task } from '../kernel/task.ts';
 import { hostCall } from './host-call.ts';
-import { Scratch } from './memory.ts';
+import { addressOf, Scratch } from './memory.ts';
 import { libc, orFail, outcome } from './native.ts';
 import { POLLIN } from './poll.ts';
 
@@ -28,10 +28,19 @@ export function pollReadable(fds: readonly number[]): Task<number> {
   return hostCall('poll', pollCall, [set.address, fds.length, -1], set);
 }
 
+const writeCall = libc('int64_t write(int fd, uintptr_t buffer, size_t length)');
+
+/** write(2) of a whole record on another thread. Bytes written, or -errno. */
+export function writeRecord(fd: number, record: Uint8Array): Task<number> {
+  return hostCall('write', writeCall, [fd, addressOf(record), record.length], record);
+}
+
 const AF_UNIX = 1;
 const SOCK_STREAM = 1;
 
-const socketpairCall = libc('int socketpair(int domain, int type, int protocol, uintptr_t sockets)');
+const socketpairCall = libc(
+  'int socketpair(int domain, int type, int protocol, uintptr_t sockets)',
+);
 
 /** Two unix stream sockets, connected; not close-on-exec, for one goes to a child. */
 export function socketPair(): [number, number] {
