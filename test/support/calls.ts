@@ -251,7 +251,7 @@ function walk(root: string, path: string, out: TreeEntry[], hashMax: number): vo
   });
 }
 
-const maps = new Map<number, { address: number; length: number; fd: number }>();
+const maps = new Map<number, { address: number; length: number; prot: number; fd: number }>();
 let nextMap = 1;
 const descriptors = new Set<number>();
 
@@ -348,7 +348,7 @@ export const calls = {
   mmap(fd: number, length: number, prot: number): number {
     const address = Number(cMmap(0, length, prot, 1, fd, 0));
     if (address < 0 || address > 2 ** 52) throw new CallError(koffi.errno());
-    maps.set(nextMap, { address, length, fd: check(cDup(fd)) });
+    maps.set(nextMap, { address, length, prot, fd: check(cDup(fd)) });
     return nextMap++;
   },
   /** As mapRead and mapWrite; EFAULT where the file has no such bytes and the access would be SIGBUS. */
@@ -357,7 +357,8 @@ export const calls = {
     return calls.mapRead(map, at, length);
   },
   mapWriteWithin(map: number, at: number, text: string): number {
-    if (at + text.length > calls.fstat(maps.get(map)!.fd).size) throw new CallError(14);
+    const { fd, prot } = maps.get(map)!;
+    if ((prot & 2) === 0 || at + text.length > calls.fstat(fd).size) throw new CallError(14);
     return calls.mapWrite(map, at, text);
   },
   mapRead(map: number, at: number, length: number): string {

@@ -216,7 +216,7 @@ class Sequence {
   /** Nothing that was seen before the remount is different after it, times of just now included. */
   async #lookAgain(before: readonly TreeEntry[]): Promise<void> {
     await this.look('after the remount');
-    const differences = compareTrees(before, this.#found!, { mtimes: false, directoryNlink: true });
+    const differences = compareTrees(before, this.#found!, { mtimes: true, directoryNlink: true });
     if (differences.length === 0) return;
     this.fail(`before and after a remount differ\n  ${differences.slice(0, 12).join('\n  ')}`);
   }
