@@ -8,7 +8,8 @@
  * Arguments are patterns of test files to run instead of all: `npm test -- src/cli`.
  */
 import { spawnSync } from 'node:child_process';
-import { accessSync, constants, existsSync, globSync, readFileSync } from 'node:fs';
+import { randomUUID } from 'node:crypto';
+import { accessSync, constants, existsSync, globSync, readFileSync, readdirSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 
 const ROOT = join(import.meta.dirname, '..');
@@ -70,11 +71,23 @@ function installMissing(): string[] {
   return missingPackages();
 }
 
-/** Mounts of ours: a test that leaves one behind has failed. */
-function mountsOfOurs(): Set<string> {
-  const lines = readFileSync('/proc/self/mountinfo', 'latin1').split('\n');
-  const ours = lines.filter((line) => line.includes(' - fuse.palimpsest '));
-  return new Set(ours.map((line) => line.split(' ')[4] ?? ''));
+/** In the environment of everything that this run starts. */
+const RUN_VARIABLE = 'PALIMPSEST_TEST_RUN';
+
+/** Processes of this run that are still there, daemons above all: a test left them behind. */
+function leftovers(run: string): string[] {
+  const found: string[] = [];
+  for (const pid of readdirSync('/proc').filter((name) => /^\d+$/.test(name))) {
+    try {
+      if (!readFileSync(`/proc/${pid}/environ`, 'latin1').includes(`${RUN_VARIABLE}=${run}`))
+        continue;
+      found.push(`${pid} ${readFileSync(`/proc/${pid}/cmdline`, 'latin1').replaceAll('\0', ' ')}`);
+    } catch (error) {
+      // Gone meanwhile, or not ours to look at.
+      if ((error as NodeJS.ErrnoException).code === undefined) throw error;
+    }
+  }
+  return found;
 }
 
 function step(name: string, program: string, args: string[]): boolean {
@@ -94,12 +107,13 @@ function testFiles(patterns: readonly string[]): string[] {
 }
 
 function runTests(files: readonly string[]): boolean {
-  const before = mountsOfOurs();
+  const run = randomUUID();
   const args = ['--test', `--test-concurrency=${TEST_FILES_AT_ONCE}`];
   args.push(`--test-timeout=${TEST_FILE_MS}`, '--test-reporter=spec', ...files);
-  const result = spawnSync(process.execPath, args, { cwd: ROOT, stdio: 'inherit' });
-  const left = [...mountsOfOurs()].filter((target) => !before.has(target));
-  if (left.length > 0) console.log(`FAILED: left mounted: ${left.join(', ')}`);
+  const env = { ...process.env, [RUN_VARIABLE]: run };
+  const result = spawnSync(process.execPath, args, { cwd: ROOT, stdio: 'inherit', env });
+  const left = leftovers(run);
+  for (const line of left) console.log(`FAILED: left running: ${line}`);
   return result.status === 0 && left.length === 0;
 }
 

@@ -22,6 +22,7 @@ test('what Node cannot strip, and what this project does without', () => {
   assert.equal(messages('src/lib/a.ts', 'export enum Colour {').length, 1);
   assert.equal(messages('src/lib/a.ts', 'namespace A {').length, 1);
   assert.equal(messages('src/lib/a.ts', 'constructor(private readonly x: number) {').length, 1);
+  assert.deepEqual(messages('src/lib/a.ts', 'constructor(xs: readonly X[]) {'), []);
   assert.equal(messages('src/lib/a.ts', 'try { x(); } catch {}').length, 1);
   assert.equal(messages('src/lib/a.ts', 'export default class X {').length, 1);
   assert.deepEqual(messages('src/lib/a.ts', '// enum Colour is gone\nconst s = "enum X {";'), []);
