@@ -46,7 +46,7 @@ export interface SetAttr {
   mode?: number;
   uid?: number;
   gid?: number;
-  /** Bytes. Regular files only. */
+  /** Bytes. Regular files only. The size it has: nothing changes, mtime included (truncate(2) in POSIX). */
   size?: number;
   atime?: Time;
   mtime?: Time;

@@ -39,9 +39,28 @@ function* subdirectoryCount(dir: UnionInode): Task<number> {
 
 export function* setattr(inode: UnionInode, changes: SetAttr): Task<void> {
   if (yield* isTimeFlush(inode, changes)) return;
-  if (changes.size === undefined) yield* copyUp(inode, 'metadata');
-  else yield* copyUp(inode, 'data', changes.size);
-  yield* inode.real.setattr(changes);
+  if (changes.size === undefined) {
+    yield* copyUp(inode, 'metadata');
+    yield* inode.real.setattr(changes);
+  } else {
+    yield* truncate(inode, changes, changes.size);
+  }
+}
+
+/** Only what is left is copied up, so the host sees no change of size: the mtime is moved by hand. */
+function* truncate(inode: UnionInode, changes: SetAttr, size: number): Task<void> {
+  if (changes.mtime === undefined && (yield* getattr(inode)).size === size) {
+    const { size: _same, ...others } = changes;
+    if (Object.keys(others).length > 0) yield* setattr(inode, others);
+    return;
+  }
+  if (inode.branch.writable && inode.data === undefined) {
+    yield* inode.real.setattr(changes);
+    return;
+  }
+  const before = yield* inode.real.getattr();
+  yield* copyUp(inode, 'data', size);
+  yield* inode.real.setattr(before.size === size ? changes : { mtime: 'now', ...changes });
 }
 
 /**

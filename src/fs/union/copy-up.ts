@@ -158,6 +158,13 @@ function* copyUpIndexed(ctx: CopyUp): Task<boolean> {
   return true;
 }
 
+/** An indexed file may show under a name that is not in the upper tree yet: put it there. */
+export function* ensureLinkedUp(inode: UnionInode, dir: UnionInode, name: Name): Task<void> {
+  if (inode.indexName === undefined) return;
+  yield* linkUp(inode, dir, name);
+  yield* setUnionNlink(inode, inode.unionNlink!);
+}
+
 /** Give an indexed file its name in the upper tree too. */
 function* linkUp(inode: UnionInode, dir: UnionInode | undefined, name: Name): Task<void> {
   if (dir === undefined) return;

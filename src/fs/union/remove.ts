@@ -27,16 +27,22 @@ export function* unlink(dir: UnionInode, name: Name, victim: Inode): Task<void> 
   const file = yield* checkVictim(dir, name, victim);
   if (file.type === S_IFDIR) fail(Errno.EISDIR);
   yield* settleCopyUp(file);
-  if (!file.branch.writable && (yield* file.real.getattr()).nlink > 1) {
-    // The count of what stays must be kept somewhere: on an indexed copy (hard-link-index.ts, X2).
-    if (dir.fs.readOnly) fail(Errno.EROFS);
-    yield* copyUp(file, 'metadata');
-  }
+  yield* keepLinkCount(file);
   const count = file.unionNlink;
   yield* removeName(dir, name, file);
   dropAlias(dir, name, file);
   if (count !== undefined) yield* setUnionNlink(file, count - 1);
   if (file.parent === undefined) noteOrphan(file);
+}
+
+/**
+ * Before a name of a lower file with several goes: the count of those that stay must be kept somewhere,
+ * on an indexed copy (hard-link-index.ts, X2).
+ */
+export function* keepLinkCount(file: UnionInode): Task<void> {
+  if (file.branch.writable || file.isDirectory || (yield* file.real.getattr()).nlink < 2) return;
+  if (file.fs.readOnly) fail(Errno.EROFS);
+  yield* copyUp(file, 'metadata');
 }
 
 export function* rmdir(dir: UnionInode, name: Name, victim: Inode): Task<void> {

@@ -20,7 +20,7 @@ import type { Task } from '../../kernel/task.ts';
 import type { Inode, Name } from '../../vfs/inode-operations.ts';
 import { emptyDirectory } from './branch.ts';
 import type { Branch } from './branch.ts';
-import { copyUp, copyUpToBranch, ensureLayer, settleCopyUp } from './copy-up.ts';
+import { copyUp, copyUpToBranch, ensureLayer, ensureLinkedUp, settleCopyUp } from './copy-up.ts';
 import { firstSaying } from './create.ts';
 import { REDIRECT } from './format.ts';
 import { setUnionNlink } from './hard-link-index.ts';
@@ -28,7 +28,7 @@ import { asUnionInode } from './inode.ts';
 import type { UnionInode } from './inode.ts';
 import { checkName, markImpureFor, requireDirectory } from './lookup.ts';
 import { isLogicallyEmpty } from './readdir.ts';
-import { dropAlias, noteOrphan } from './remove.ts';
+import { dropAlias, keepLinkCount, noteOrphan } from './remove.ts';
 import { allowXattrWhiteouts, isWhiteout } from './whiteout.ts';
 
 /** One end of a rename. */
@@ -89,6 +89,7 @@ function isAncestor(inode: UnionInode, dir: UnionInode): boolean {
 }
 
 function* move(from: Source, to: End): Task<void> {
+  if (to.inode !== undefined) yield* keepLinkCount(to.inode);
   const branch = yield* bringTogether(from, to);
   const fromLayer = yield* ensureLayer(from.dir, branch);
   const toLayer = yield* ensureLayer(to.dir, branch);
@@ -180,6 +181,7 @@ function moveName(from: Source, dir: UnionInode, name: Name): void {
 /** N1: the source copied up to a branch where the result is not hidden. Errors: EROFS there is none. */
 function* bringTogether(from: Source, to: End): Task<Branch> {
   yield* copyUp(from.inode, from.inode.type === S_IFREG ? 'data' : 'metadata');
+  yield* ensureLinkedUp(from.inode, from.dir, from.name);
   if (from.inode.branch.index === 0) return from.inode.branch; // Nothing is left of it.
   const said = yield* firstSaying(to.dir, to.name, 0);
   said?.child?.forget();
@@ -254,6 +256,7 @@ function* exchange(from: Source, to: Required<End>): Task<void> {
   for (const end of [from, other]) {
     yield* copyUp(end.inode, end.inode.type === S_IFREG ? 'data' : 'metadata');
   }
+  for (const end of [from, other]) yield* ensureLinkedUp(end.inode, end.dir, end.name);
   yield* bringLeftOf(from.inode, other.inode.branch);
   yield* bringLeftOf(other.inode, from.inode.branch);
   const { branch } = from.inode;

@@ -278,6 +278,27 @@ test('names of one lower file stay names of one file', { skip }, (t) => {
   assert.deepEqual(fs.readdirSync(world.host('U.work/index')), []);
 });
 
+test('a name of an indexed file that is only beneath can be renamed, exchanged and replaced', { skip }, (t) => {
+  const world = new World(t);
+  for (const name of ['f', 'g', 'h', 'i']) {
+    if (name === 'f') fs.writeFileSync(world.host('L/f'), 'hi');
+    else fs.linkSync(world.host('L/f'), world.host('L', name));
+  }
+  fs.writeFileSync(world.host('L/other'), 'other');
+  world.mount();
+  world.write('f', 'ZZ');
+  world.remount();
+  world.rename('g', 'g2');
+  world.rename('h', 'other', RENAME_EXCHANGE);
+  world.rename('h', 'i');
+  assert.deepEqual(world.list('/'), ['f', 'g2', 'i', 'other']);
+  assert.equal(world.stat('f').nlink, 3);
+  world.remount();
+  assert.equal(world.stat('f').nlink, 3);
+  assert.deepEqual(['f', 'g2', 'other'].map((name) => world.read(name)), ['ZZ', 'ZZ', 'ZZ']);
+  assert.equal(world.read('i'), 'other');
+});
+
 test('an unlinked file lives on for who holds it, also a lower one that is then written', { skip }, (t) => {
   const world = new World(t);
   fs.writeFileSync(world.host('L/low'), 'low');
