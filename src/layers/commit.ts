@@ -247,7 +247,7 @@ type FinishOptions = Pick<
 >;
 
 export const pruneTarget = (options: FinishOptions): Parameters<typeof runPrunes>[0] => ({
-  upper: layerOf(options.upper, options.xattrPrefix, options.dotWhiteouts ?? true),
+  upper: layerOf(options.upper, options.xattrPrefix, options.dotWhiteouts ?? false),
   work: options.work,
   base: options.base,
 });

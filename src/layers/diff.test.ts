@@ -142,10 +142,11 @@ test('names are bytes', { skip }, () => {
   );
 });
 
-test('.wh. files are whiteouts in an upper, and plain names in the base', () => {
+test('.wh. files are whiteouts in an upper if one says so, and plain names in the base', () => {
   const s = scratch('echo 1 > a; mkdir d; echo 2 > d/x; echo 3 > d/y; echo 4 > .wh.plain; echo 5 > plain');
   sh('touch .wh.a; mkdir d; touch d/.wh..wh..opq; echo 3 > d/y; chmod 755 d', `${s.dir}/upper`);
-  assert.equal(s.diff(), 'D\ta\nD\td/x\n');
+  assert.equal(s.diff({ dotWhiteouts: true }), 'D\ta\nD\td/x\n');
+  assert.equal(s.diff(), 'A\t.wh.a\nA\td/.wh..wh..opq\n');
 });
 
 test('xattr whiteouts, as an unprivileged union makes them', () => {

@@ -156,7 +156,7 @@ function sortIn(
   switch (record.kind) {
     case 'header':
       if (record.format !== JOURNAL_FORMAT) {
-        throw new LayerError(Errno.EIO, `an unfinished commit is of another format: ${record.format}`);
+        throw new LayerError(Errno.EIO, `an unfinished commit is of another format: ${String(record.format)}`);
       }
       journal.header = record;
       return;

@@ -89,7 +89,10 @@ export interface LayerSet {
   work?: Inode;
   /** Whose xattrs say opaque, redirect, …: by default both are understood. */
   xattrPrefix?: 'trusted.' | 'user.';
-  /** Read `.wh.NAME` and `.wh..wh..opq` as whiteouts (never in the lowest layer). Default true. */
+  /**
+   * Read `.wh.NAME` and `.wh..wh..opq` of the upper as whiteouts. Default false: our union never writes
+   * them, and what is called so there is somebody's file. Of lowers they are read but in the lowest.
+   */
   dotWhiteouts?: boolean;
 }
 

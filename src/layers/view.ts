@@ -52,11 +52,10 @@ export const componentsOf = (path: string): Name[] =>
 
 /** Layer 0 is the upper. */
 export function layersOf(set: LayerSet): Layer[] {
-  const dotted = set.dotWhiteouts ?? true;
   const lowest = set.lowers.length - 1;
   return [
-    layerOf(set.upper, set.xattrPrefix, dotted),
-    ...set.lowers.map((root, i) => layerOf(root, set.xattrPrefix, dotted && i < lowest)),
+    layerOf(set.upper, set.xattrPrefix, set.dotWhiteouts ?? false),
+    ...set.lowers.map((root, i) => layerOf(root, set.xattrPrefix, i < lowest)),
   ];
 }
 

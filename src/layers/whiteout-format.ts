@@ -3,7 +3,8 @@
  *
  * W1. Three forms of whiteout are understood: a character device 0:0; an empty regular file with the
  *     xattr `overlay.whiteout` in a directory whose `overlay.opaque` is `x`; a file `.wh.NAME`.
- * W2. `.wh.` means nothing in the lowest layer: that is a plain directory, which may hold such names.
+ * W2. `.wh.` means nothing in the lowest layer, a plain directory that may hold such names, nor in an
+ *     upper unless the caller says so: a union writes the other forms.
  * Not here: writing them, which is the union's.  cf. ovl_path_is_whiteout(), ovl_path_check_xwhiteout_xattr()
  */
 import { Errno } from '../abi/errno.ts';
