@@ -7,8 +7,9 @@
  */
 import { errnoOf } from '../kernel/error.ts';
 import { DT_DIR } from '../abi/mode.ts';
+import type { Stat } from '../abi/stat.ts';
 import type { Task } from '../kernel/task.ts';
-import type { DirEntry, Entry, Inode, Name } from '../vfs/inode-operations.ts';
+import type { DirEntry, Inode, Name } from '../vfs/inode-operations.ts';
 import { DIRENT, DIRENTPLUS, ENTRY_OUT, READ_IN } from './abi.ts';
 import { putEntry } from './attr.ts';
 import { COOKIE_DOT, COOKIE_DOTDOT, firstAfter, type Listing, makeListing } from './dirstream.ts';
@@ -18,6 +19,12 @@ import type { Request } from './request.ts';
 /** What libfuse calls FUSE_UNKNOWN_INO: a number that is not 0, which would hide the entry. */
 const UNKNOWN_INO = 0xffff_ffff;
 const align8 = (bytes: number): number => (bytes + 7) & ~7;
+
+/** An inode whose lookup is counted, and its attributes. */
+interface Known {
+  readonly nodeid: number;
+  readonly stat: Stat;
+}
 
 /** A reply being filled. */
 interface Chunk {
@@ -59,10 +66,22 @@ function* listingFor(door: Door, dir: Inode, cookie: number): Task<Listing> {
   return listing;
 }
 
-function* lookupEntry(dir: Inode, name: Name): Task<Entry | undefined> {
-  if (dir.lookupWithStat !== undefined) return yield* dir.lookupWithStat(name);
+/** Look a name up and count the lookup before anything else can run (serve-names.ts, S1). */
+function* rememberEntry(door: Door, dir: Inode, name: Name): Task<Known | undefined> {
+  if (dir.lookupWithStat !== undefined) {
+    const entry = yield* dir.lookupWithStat(name);
+    if (entry === undefined) return undefined;
+    return { nodeid: door.nodes.remember(entry.inode), stat: entry.stat };
+  }
   const inode = yield* dir.lookup(name);
-  return inode === undefined ? undefined : { inode, stat: yield* inode.getattr() };
+  if (inode === undefined) return undefined;
+  const nodeid = door.nodes.remember(inode);
+  try {
+    return { nodeid, stat: yield* inode.getattr() };
+  } catch (error) {
+    door.nodes.forget(nodeid, 1);
+    throw error;
+  }
 }
 
 function* putDots(chunk: Chunk, dir: Inode, cookie: number): Task<void> {
@@ -123,21 +142,21 @@ function putDirent(
 /** One entry with its lookup; nothing if it is gone. The kernel then knows the inode once more. */
 function* putEntryPlus(chunk: Chunk, dir: Inode, entry: DirEntry, cookie: number): Task<void> {
   const { door, request } = chunk;
-  let nodeid: number | undefined;
+  let known: Known | undefined;
   try {
-    const found = yield* lookupEntry(dir, entry.name);
-    if (found === undefined) return;
-    const { stat } = found;
-    nodeid = door.nodes.remember(found.inode);
-    const at = request.replyBytes;
-    putEntry(request, at, nodeid, stat);
-    putDirent(request, at + ENTRY_OUT.bytes, { name: entry.name, ino: stat.ino, type: entry.type }, cookie);
-    request.replyBytes += entryBytes(chunk, entry.name);
-    request.handedOut.push(nodeid);
+    known = yield* rememberEntry(door, dir, entry.name);
   } catch (error) {
-    if (nodeid !== undefined) door.nodes.forget(nodeid, 1);
     if (errnoOf(error) === undefined) throw error;
     // The name is there, the object cannot be read: the name is shown, a lookup will say why.
     putEntryAt(chunk, entry, cookie);
+    return;
   }
+  if (known === undefined) return;
+  const { nodeid, stat } = known;
+  const at = request.replyBytes;
+  putEntry(request, at, nodeid, stat);
+  const { ino } = stat;
+  putDirent(request, at + ENTRY_OUT.bytes, { name: entry.name, ino, type: entry.type }, cookie);
+  request.replyBytes += entryBytes(chunk, entry.name);
+  request.handedOut.push(nodeid);
 }
