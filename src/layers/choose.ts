@@ -5,6 +5,7 @@
  * of what was there, and a directory cannot go away before what was renamed out of it has left.
  */
 import { Errno } from '../abi/errno.ts';
+import type { Task } from '../kernel/task.ts';
 import { isChosen } from './diff.ts';
 import type { DiffContext } from './diff-context.ts';
 import { quotePath } from './render.ts';
@@ -12,8 +13,10 @@ import { selfAndParents } from './selection.ts';
 import type { Selects } from './selection.ts';
 import type { Change } from './types.ts';
 import { LayerError } from './types.ts';
+import { isDirNode, statOf, walkBeneath } from './view.ts';
+import type { ViewNode } from './view.ts';
 
-export function chooseChanges(diff: DiffContext, selects: Selects): Set<Change> {
+export function* chooseChanges(diff: DiffContext, selects: Selects): Task<Set<Change>> {
   const chosen = new Set<Change>();
   const queue = diff.changes.filter((change) => isChosen(change, selects));
   const index = indexOf(diff);
@@ -21,6 +24,7 @@ export function chooseChanges(diff: DiffContext, selects: Selects): Set<Change> 
     if (chosen.has(change)) continue;
     chosen.add(change);
     queue.push(...neededBy(diff, index, change));
+    if (index.indexed.size > 0) queue.push(...(yield* namesOfSameFile(index, change)));
   }
   refuseTornMetacopies(diff, chosen);
   return chosen;
@@ -30,6 +34,8 @@ interface ChangeIndex {
   /** All but deletions, by path in the view. */
   readonly at: Map<string, Change>;
   readonly deletions: Map<string, Change>;
+  /** Inode numbers in the base of files whose change some name has by the index alone. */
+  readonly indexed: Map<number, Change[]>;
 }
 
 function indexOf(diff: DiffContext): ChangeIndex {
@@ -39,7 +45,33 @@ function indexOf(diff: DiffContext): ChangeIndex {
     if (change.op === 'D') deletions.set(change.upperPath ?? change.path, change);
     else at.set(change.path, change);
   }
-  return { at, deletions };
+  return { at, deletions, indexed: indexedChanges(diff, at) };
+}
+
+function indexedChanges(diff: DiffContext, at: ReadonlyMap<string, Change>): Map<number, Change[]> {
+  const indexed = new Map<number, Change[]>();
+  for (const names of diff.links.values()) {
+    const origin = names.find((name) => name.indexed === true && at.has(name.path))?.oldIno;
+    if (origin === undefined) continue;
+    indexed.set(origin, names.map((name) => at.get(name.path)).filter((change) => change !== undefined));
+  }
+  return indexed;
+}
+
+/**
+ * A union asks its index only for a file of several names beneath. When one of them goes, the change
+ * of the others would be seen no more: they go together.
+ */
+function* namesOfSameFile(index: ChangeIndex, change: Change): Task<Change[]> {
+  const { oldNode } = change;
+  if (oldNode === undefined) return [];
+  const needed: Change[] = [];
+  const visit = function* (node: ViewNode): Task<void> {
+    if (!isDirNode(node)) needed.push(...(index.indexed.get((yield* statOf(node)).ino) ?? []));
+  };
+  yield* visit(oldNode);
+  if (isDirNode(oldNode) && (change.op === 'D' || change.op === 'T')) yield* walkBeneath(oldNode, visit);
+  return needed;
 }
 
 function neededBy(diff: DiffContext, index: ChangeIndex, change: Change): Change[] {

@@ -84,7 +84,7 @@ const MOUNTS = [
 
 /** Without times of directories and links, which a commit of paths may part. */
 const essence = (tree: string): string =>
-  tree.replaceAll(/ \d+\.\d+( |$)/gm, ' ').replaceAll(/^links .*\n?/gm, '');
+  tree.replaceAll(/ \d+\.\d+( |$)/gm, ' ').replaceAll(/^links .*\n?/gm, '').trimEnd();
 
 function view(s: Scratch, mount: string): string {
   s.mount(mount);

@@ -158,6 +158,21 @@ test('a selection takes along what it cannot be without', { skip }, () => {
   assert.equal(withoutTimes(s.tree('base')), withoutTimes(shown));
 });
 
+test('a commit of paths takes along the names that only the index has, and the whiteout of a rename stays', { skip }, () => {
+  const s = scratch('echo 1 > a; ln a b; mkdir d; ln a d/c; mkdir e; echo 2 > f');
+  const shown = s.change('echo x >> a; rm -r d; mv e e2; mv f f2');
+  commit(s, { paths: ['d'] });
+  assert.equal(s.diff(), 'R\te/\te2/\nR\tf\tf2\n');
+  commit(s, { paths: ['nothing'] });
+  assert.equal(withoutTimes(s.change(':')), withoutTimes(shown));
+});
+
+test('data that is still beneath under another name is not committed away', { skip }, () => {
+  const s = scratch('echo 1 > a; echo 2 > b');
+  s.change('chmod 600 b; mv b a');
+  assert.throws(() => commit(s, { paths: ['b'] }), /a was renamed .* name it too/);
+});
+
 // -- drift --
 
 const CREATED = (): { createdSec: number; createdNsec: number } => {

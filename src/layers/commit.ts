@@ -57,7 +57,7 @@ export function* planCommit(options: CommitOptions): Task<CommitPlan> {
   yield* checkOptions(options);
   const { paths: _paths, include: _include, exclude: _exclude, ...whole } = options;
   const diff = yield* diffAll({ ...whole, mtime: true });
-  const wanted = chooseChanges(diff, selectsOf(options));
+  const wanted = yield* chooseChanges(diff, selectsOf(options));
   const found = yield* findDrift(diff, [...wanted], options.base, options.baseline);
   const mode = options.conflict ?? 'fail';
   const conflicts = [...found.values()].sort((a, b) => (a.path < b.path ? -1 : 1));
