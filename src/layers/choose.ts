@@ -96,11 +96,14 @@ function neededBy(diff: DiffContext, index: ChangeIndex, change: Change): Change
 /** The data of a file whose metadata alone was copied up would be gone from where it is looked for. */
 function refuseTornMetacopies(diff: DiffContext, chosen: Set<Change>): void {
   if (chosen.size === diff.changes.length) return;
+  const gone = new Set<string>();
+  for (const { op, oldNode } of chosen) if (oldNode !== undefined && op !== 'X') gone.add(oldNode.path);
   for (const change of diff.changes) {
     const dataPath = change.newNode?.dataPath;
     if (dataPath === undefined || chosen.has(change)) continue;
     // Under its own name nothing but a commit of itself touches it.
     if ((change.op === 'X' || change.op === 'M') && dataPath === change.oldNode!.path) continue;
+    if (!selfAndParents(dataPath).some((path) => gone.has(path))) continue;
     throw new LayerError(
       Errno.EINVAL,
       `${quotePath(change.path)} was renamed and still has its data in the base: name it too`,
