@@ -3,7 +3,10 @@ import { test } from 'node:test';
 import { Errno } from '../abi/errno.ts';
 import { FsError } from '../kernel/error.ts';
 import { start, type Task, taskOf } from '../kernel/task.ts';
-import { BATCH_FORGET_IN, ENTRY_OUT, FUSE_WRITE_CACHE, IN_HEADER, Opcode, READ_IN, WRITE_IN } from './abi.ts';
+import {
+  BATCH_FORGET_IN, ENTRY_OUT, FATTR_CTIME, FATTR_MODE, FATTR_MTIME, FUSE_WRITE_CACHE, IN_HEADER, InitBit, Opcode, READ_IN, SETATTR_IN, WRITE_IN,
+} from './abi.ts';
+import { INIT_CHOICES } from './init.ts';
 import { dispatch, errorOutcome, finishReply, takeBack } from './dispatch.ts';
 import { Door } from './door.ts';
 import { OPERATIONS } from './opcodes.ts';
@@ -305,4 +308,54 @@ test('a read-only door refuses what would change', () => {
   Object.assign(bench, { door });
   assert.equal(bench.name(Opcode.MKDIR, 1, 8, 'a').error, -Errno.EROFS);
   assert.equal(bench.name(Opcode.LOOKUP, 1, 0, 'a').error, 0);
+});
+
+test('times that the kernel writes back unchanged change nothing', () => {
+  const bench = new Bench();
+  const init = new Uint8Array(64);
+  const view = new DataView(init.buffer);
+  view.setUint32(0, 7, true);
+  view.setUint32(4, 45, true);
+  view.setUint32(12, 0xffff_ffff, true);
+  assert.equal(bench.serve(Opcode.INIT, 0, init).error, 0);
+  assert.equal(bench.door.agreed('WRITEBACK_CACHE'), true);
+  const nodeid = makeFile(bench);
+  bench.fs.faults.set('setattr', () => new FsError(Errno.EIO));
+  const flush = (sec: number, valid: number): number => {
+    const body = new Uint8Array(SETATTR_IN.bytes);
+    const record = new DataView(body.buffer);
+    record.setUint32(0, valid, true);
+    record.setBigInt64(SETATTR_IN.at.mtime, BigInt(sec), true);
+    return bench.serve(Opcode.SETATTR, nodeid, body).error;
+  };
+  assert.equal(flush(1, FATTR_MTIME | FATTR_CTIME), 0, 'the mtime it has');
+  assert.equal(flush(2, FATTR_MTIME | FATTR_CTIME), -Errno.EIO, 'another');
+  assert.equal(flush(1, FATTR_MTIME | FATTR_MODE), -Errno.EIO, 'and more');
+});
+
+test('INIT is negotiated down, and refused below what we know', () => {
+  const init = (major: number, minor: number, bytes: number): [Bench, Reply] => {
+    const bench = new Bench();
+    const body = new Uint8Array(bytes);
+    const view = new DataView(body.buffer);
+    view.setUint32(0, major, true);
+    view.setUint32(4, minor, true);
+    view.setUint32(8, 65_536, true);
+    view.setUint32(12, (1 << InitBit.MAX_PAGES) | (1 << InitBit.POSIX_LOCKS), true);
+    return [bench, bench.serve(Opcode.INIT, 0, body)];
+  };
+  const [bench, reply] = init(7, 31, 16);
+  assert.equal(reply.error, 0);
+  assert.equal(bench.door.agreement?.minor, 31);
+  assert.equal(reply.body.getUint32(8, true), 65_536, 'no more read-ahead than the kernel offers');
+  assert.equal(reply.body.getUint32(12, true), 1 << InitBit.MAX_PAGES, 'what was not offered is not taken');
+  assert.equal(reply.body.getUint32(32, true), 0, 'no upper flags without INIT_EXT');
+  assert.equal(bench.door.agreed('NO_OPEN_SUPPORT'), false);
+  assert.equal(bench.serve(Opcode.OPEN, 1, new Uint8Array(8)).error, 0, 'so OPEN is answered');
+  const [newer, again] = init(8, 0, 16);
+  assert.deepEqual([again.error, again.body.getUint32(0, true)], [0, 7]);
+  assert.equal(newer.door.agreement, undefined, 'the kernel asks again');
+  assert.equal(init(7, 22, 16)[1].error, -Errno.EPROTO);
+  assert.equal(init(6, 40, 16)[1].error, -Errno.EPROTO);
+  for (const flag of Object.keys(InitBit)) assert.ok(INIT_CHOICES[flag as keyof typeof InitBit][1].length > 0);
 });

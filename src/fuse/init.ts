@@ -45,7 +45,7 @@ export const INIT_CHOICES: Record<keyof typeof InitBit, [Choice, string]> = {
   HAS_IOCTL_DIR: ['always', 'lsattr and chattr of a directory.'],
   AUTO_INVAL_DATA: ['never', 'Pages are dropped when a change beneath is noticed, not by guess from mtime.'],
   DO_READDIRPLUS: ['always', 'A listing that is followed by stats costs one request, not one an entry.'],
-  READDIRPLUS_AUTO: ['always', 'Only where the reader does stat: a plain listing needs no lookups.'],
+  READDIRPLUS_AUTO: ['never', 'Looks up only the first chunk of what find and rm read whole; serve-directory.ts decides itself.'],
   ASYNC_DIO: ['always', 'Direct I/O larger than one request goes out in parallel.'],
   WRITEBACK_CACHE: ['writeback', 'Small writes end in the page cache; shared maps may be written.'],
   NO_OPEN_SUPPORT: ['cached', 'OPEN is answered ENOSYS once: open and close cost no request after that.'],

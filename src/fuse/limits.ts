@@ -31,6 +31,13 @@ export const LISTINGS_MAX = 32;
 /** Entries in all of them together: bounds their memory (about 100 bytes an entry). */
 export const LISTING_ENTRIES_MAX = 400_000;
 
+/**
+ * Entries of one listing that READDIRPLUS looks up; those after them are given as names alone. Who lists
+ * mostly uses the names, and a lookup here costs a quarter of one by request; but a list of a million
+ * names must not make a million known inodes.
+ */
+export const PLUS_ENTRIES_MAX = 8192;
+
 /** The largest errno a reply may carry; the kernel refuses more and leaves the request hanging. */
 export const REPLY_ERRNO_MAX = 511;
 

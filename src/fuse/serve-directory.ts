@@ -14,6 +14,7 @@ import { DIRENT, DIRENTPLUS, ENTRY_OUT, READ_IN } from './abi.ts';
 import { putEntry } from './attr.ts';
 import { COOKIE_DOT, COOKIE_DOTDOT, firstAfter, type Listing, makeListing } from './dirstream.ts';
 import type { Door } from './door.ts';
+import { PLUS_ENTRIES_MAX } from './limits.ts';
 import type { Request } from './request.ts';
 
 /** What libfuse calls FUSE_UNKNOWN_INO: a number that is not 0, which would hide the entry. */
@@ -96,7 +97,7 @@ function* putEntries(chunk: Chunk, dir: Inode, listing: Listing, first: number):
     const entry = entries[i]!;
     if (!fits(chunk, entry.name)) return;
     const cookie = cookies[i]!;
-    if (!chunk.plus) putEntryAt(chunk, entry, cookie);
+    if (!chunk.plus || i >= PLUS_ENTRIES_MAX) putEntryAt(chunk, entry, cookie);
     else yield* putEntryPlus(chunk, dir, entry, cookie);
   }
 }
