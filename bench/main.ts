@@ -7,6 +7,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { benchMounted, ROW_NAMES } from './mounted.ts';
+import { profile } from './profile.ts';
 import { markdown } from './report.ts';
 import type { Results } from './results.ts';
 import { COMMAND_ROWS, MICRO_ROWS } from './rows.ts';
@@ -22,6 +23,8 @@ const FULL_FILES = 1_000_000;
 
 const USAGE = `Usage: node bench/main.ts mounted [options]
        node bench/main.ts report        prints the latest results again
+       node bench/main.ts profile ROW,ROW [--passthrough]
+                                        requests and host calls of palimpsest
 
   --quick            short rounds, ${QUICK_ROUNDS} of them, a tree of ${QUICK_FILES} files for the memory row
   --rounds N         default ${FULL_ROUNDS}
@@ -72,10 +75,14 @@ function main(): void {
       rows: { type: 'string' },
       files: { type: 'string' },
       save: { type: 'boolean' },
+      passthrough: { type: 'boolean', default: false },
     },
     allowNegative: true,
   });
   if (positionals[0] === 'report') return report();
+  if (positionals[0] === 'profile') {
+    return profile((positionals[1] ?? usage('profile which rows?')).split(','), values.passthrough);
+  }
   if (positionals[0] !== 'mounted' || positionals.length > 1) usage();
   const { quick } = values;
   const rounds = Number(values.rounds ?? (quick ? QUICK_ROUNDS : FULL_ROUNDS));

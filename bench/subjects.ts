@@ -43,7 +43,7 @@ export function isPalimpsest(id: SubjectId): boolean {
   return id.startsWith('palimpsest');
 }
 
-const PALIMPSEST = join(import.meta.dirname, '..', 'bin', 'palimpsest.cjs');
+export const palimpsestProgram = join(import.meta.dirname, '..', 'bin', 'palimpsest.cjs');
 const UNMOUNT_TIMEOUT_MS = 15_000;
 /** How often, and how long apart, we look whether a daemon has gone after its mount. */
 const EXIT_POLLS = 200;
@@ -191,7 +191,7 @@ export class Subject {
     const { lowers } = this.place;
     const layers = `lowerdir=${lowers.join(':')},upperdir=${upper},workdir=${work}`;
     const branches = [`${upper}=RW`, ...lowers.map((lower) => `${lower}=RO`)].join(':');
-    const palimpsest = [process.execPath, PALIMPSEST, 'mount', '--branch', `${upper}=rw`];
+    const palimpsest = [process.execPath, palimpsestProgram, 'mount', '--branch', `${upper}=rw`];
     palimpsest.push(...lowers.flatMap((lower) => ['--branch', `${lower}=ro`]));
     switch (this.id) {
       case 'plain':
@@ -240,7 +240,7 @@ function waitForExit(pids: readonly number[]): void {
 
 /** Why a subject cannot take part here, or undefined if it can. */
 export function absenceOf(id: SubjectId, table: string): string | undefined {
-  if (isPalimpsest(id) && !existsSync(PALIMPSEST)) return 'not built yet';
+  if (isPalimpsest(id) && !existsSync(palimpsestProgram)) return 'not built yet';
   if (id === 'palimpsest-passthrough' && table === 'user') return 'passthrough needs root';
   const programs: Partial<Record<SubjectId, string>> = {
     'fuse-overlayfs': 'fuse-overlayfs',
