@@ -13,7 +13,7 @@ const number = (name: string, otherwise: number): number => Number(process.env[n
 
 const FROM = number('PALIMPSEST_FROM', 1);
 const OPS = number('PALIMPSEST_OPS', 80);
-const SEEDS = number('PALIMPSEST_SEEDS', 40);
+const SEEDS = number('PALIMPSEST_SEEDS', 24);
 const skip = unable() ?? false;
 
 async function sequence(t: TestContext, options: SequenceOptions): Promise<void> {
