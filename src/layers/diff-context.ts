@@ -47,6 +47,8 @@ export interface DiffContext {
   readonly leftAt: Map<string, string>;
   /** By inode number in the upper. */
   readonly links: Map<number, LinkName[]>;
+  /** Inode numbers of all in the base that the upper has something over, changed or not. */
+  readonly coveredInos: Set<number>;
   changes: Change[];
   readonly progress: Progress;
 }

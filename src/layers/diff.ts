@@ -68,6 +68,7 @@ function contextOf(options: DiffOptions): DiffContext {
     moved: new Map(),
     leftAt: new Map(),
     links: new Map(),
+    coveredInos: new Set(),
     changes: [],
     progress: { phase: 'scan', path: '', done: 0, bytes: 0 },
   };
@@ -252,6 +253,7 @@ function* recordIfChanged(
   old: ViewNode,
   difference: Parameters<typeof opOf>[0],
 ): Task<void> {
+  ctx.coveredInos.add(difference.oldStat.ino);
   const op = opOf(difference, ctx.options.mtime === true);
   const carried = ctx.options.expand === true && old.path !== node.path;
   if (op === undefined && !carried) return;

@@ -57,7 +57,7 @@ interface DriftContext {
   readonly baseline: Baseline | undefined;
   /** Device of the base's root: nothing can be moved from or to another one. */
   readonly device: string;
-  /** Inode numbers of all that the changes speak of beneath. */
+  /** Inode numbers of all that the upper speaks of beneath. */
   readonly oldInos: Set<number>;
 }
 
@@ -69,7 +69,7 @@ export function* findDrift(
   base: Inode,
   baseline: Baseline | undefined,
 ): Task<Map<Change, Conflict>> {
-  const oldInos = new Set<number>();
+  const oldInos = new Set(diff.coveredInos);
   for (const { oldNode } of diff.changes) if (oldNode !== undefined) oldInos.add((yield* statOf(oldNode)).ino);
   const device = deviceOf(yield* base.getattr());
   const ctx = { diff, baseline, device, oldInos };
