@@ -216,6 +216,26 @@ test('mount without arguments, ls and status show it', { skip }, (t) => {
   b.ok('umount', b.at('view'));
 });
 
+test(
+  'a branch that is a mount of its own keeps its work directory inside, out of sight',
+  { skip },
+  (t) => {
+    const b = new Bench(t);
+    if (spawnSync('mount', ['-t', 'tmpfs', 'none', b.at('upper')]).status !== 0) {
+      t.skip('no tmpfs here');
+      return;
+    }
+    b.write('lower/a', '1');
+    b.mount();
+    fs.appendFileSync(b.at('view/a'), '2');
+    assert.deepEqual(fs.readdirSync(b.at('view')), ['a']);
+    assert.throws(() => fs.statSync(b.at('view/.palimpsest-work')), { code: 'ENOENT' });
+    assert.equal(b.ok('diff', b.at('view')), 'M\ta\n');
+    b.ok('umount', b.at('view'));
+    assert.equal(b.read('upper/a'), '12');
+  },
+);
+
 test('a mount in use is not unmounted, and the message names who uses it', { skip }, async (t) => {
   const b = new Bench(t);
   b.mount();
