@@ -83,7 +83,7 @@ const effectiveWant = (inode: UnionInode, want: Want): Want =>
 
 /** Wait until nobody copies it up: before its names change (C5). */
 export function* settleCopyUp(inode: UnionInode): Task<void> {
-  if (!inode.copyUpLock.held) return;
+  if (!inode.isBeingCopiedUp) return;
   using _ = yield* inode.copyUpLock.lock(inode);
 }
 

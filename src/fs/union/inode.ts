@@ -41,54 +41,165 @@ export interface Alias {
   readonly name: Name;
 }
 
+/** What directories have, and few files. Most inodes of a big tree do without it: a million are known at a time. */
+class RareState {
+  lowers: Layer[] | undefined;
+  data: Layer | undefined;
+  aliases: Alias[] | undefined;
+  redirect: string | undefined;
+  redirected = false;
+  unionNlink: number | undefined;
+  indexName: Name | undefined;
+  subdirectories: number | undefined;
+  children: Map<Name, UnionInode> | undefined;
+  childCount = 0;
+  watched = false;
+  copyUpLock: Mutex | undefined;
+}
+
+const ORPHAN = 1;
+const HELD_BY_DOOR = 2;
+const DISOWNED = 4;
+const ORIGIN_KNOWN = 8;
+const HAS_ORIGIN = 16;
+
 export class UnionInode implements Inode {
   readonly fs: UnionFs;
-  readonly type: number;
   readonly ino: number;
   branch: Branch;
   real: Inode;
-  lowers: Layer[] | undefined;
-  data: Layer | undefined;
   parent: UnionInode | undefined;
   name: Name;
-  aliases: Alias[] | undefined;
-  orphan = false;
-  /** Some layer beneath is found under another path than the union's: see copy-up.ts. */
-  redirected = false;
-  /** Value of the redirect xattr on `real`, if it has one. */
-  redirect: string | undefined;
-  /** This directory's upper holds entries with an origin: unknown until asked. */
-  impure: boolean | undefined;
-  /** Names of an indexed file in the union; undefined where the real count is right. */
-  unionNlink: number | undefined;
-  /** Name in the hard-link index, if it is there. */
-  indexName: Name | undefined;
-  /** Subdirectories of a merged directory, counted when first asked. */
-  subdirectories: number | undefined;
-  /** `real` carries an origin: unknown until asked. */
-  hasOrigin: boolean | undefined;
-  /** Known entries. Guarded by no lock: changed only between waits. */
-  children: Map<Name, UnionInode> | undefined;
-  /** How many entries of `children` maps, names and lookups of the door keep it alive. */
-  childCount = 0;
-  heldByDoor = false;
-  /** Its read-only layers are watched (beneath.ts). */
-  watched = false;
-  /** Replaced by another inode because it changed beneath (beneath.ts, H2). */
-  disowned = false;
-  #copyUpLock: Mutex | undefined;
-  /** For the door: its node id, see fuse/node-table.ts. */
-  declare doorNode?: number;
+  /** For the door: its node id, see fuse/nodes.ts. */
+  doorNode = -1;
+  #flags = 0;
+  #rare: RareState | undefined;
 
   constructor(fs: UnionFs, ino: number, branch: Branch, real: Inode, parent: UnionInode | undefined, name: Name) {
     this.fs = fs;
-    this.type = real.type;
     this.ino = ino;
     this.branch = branch;
     this.real = real;
-    this.lowers = real.type === S_IFDIR ? [] : undefined;
     this.parent = parent;
     this.name = name;
+    if (real.type === S_IFDIR) this.lowers = [];
+  }
+
+  get type(): number {
+    return this.real.type;
+  }
+
+  #is(flag: number): boolean {
+    return (this.#flags & flag) !== 0;
+  }
+  #set(flag: number, on: boolean): void {
+    this.#flags = on ? this.#flags | flag : this.#flags & ~flag;
+  }
+  /** Where to write a value that is not the default. */
+  get #state(): RareState {
+    return (this.#rare ??= new RareState());
+  }
+
+  get lowers(): Layer[] | undefined {
+    return this.#rare?.lowers;
+  }
+  set lowers(layers: Layer[] | undefined) {
+    this.#state.lowers = layers;
+  }
+  get data(): Layer | undefined {
+    return this.#rare?.data;
+  }
+  set data(value: Layer | undefined) {
+    if (value !== undefined || this.#rare !== undefined) this.#state.data = value;
+  }
+  get aliases(): Alias[] | undefined {
+    return this.#rare?.aliases;
+  }
+  set aliases(value: Alias[] | undefined) {
+    if (value !== undefined || this.#rare !== undefined) this.#state.aliases = value;
+  }
+  get orphan(): boolean {
+    return this.#is(ORPHAN);
+  }
+  set orphan(on: boolean) {
+    this.#set(ORPHAN, on);
+  }
+  /** Some layer beneath is found under another path than the union's: see copy-up.ts. */
+  get redirected(): boolean {
+    return this.#rare?.redirected ?? false;
+  }
+  set redirected(on: boolean) {
+    if (on || this.#rare !== undefined) this.#state.redirected = on;
+  }
+  /** Value of the redirect xattr on `real`, if it has one. */
+  get redirect(): string | undefined {
+    return this.#rare?.redirect;
+  }
+  set redirect(value: string | undefined) {
+    if (value !== undefined || this.#rare !== undefined) this.#state.redirect = value;
+  }
+  /** Names of an indexed file in the union; undefined where the real count is right. */
+  get unionNlink(): number | undefined {
+    return this.#rare?.unionNlink;
+  }
+  set unionNlink(value: number | undefined) {
+    if (value !== undefined || this.#rare !== undefined) this.#state.unionNlink = value;
+  }
+  /** Name in the hard-link index, if it is there. */
+  get indexName(): Name | undefined {
+    return this.#rare?.indexName;
+  }
+  set indexName(value: Name | undefined) {
+    if (value !== undefined || this.#rare !== undefined) this.#state.indexName = value;
+  }
+  /** Subdirectories of a merged directory, counted when first asked. */
+  get subdirectories(): number | undefined {
+    return this.#rare?.subdirectories;
+  }
+  set subdirectories(value: number | undefined) {
+    if (value !== undefined || this.#rare !== undefined) this.#state.subdirectories = value;
+  }
+  /** `real` carries an origin: unknown until asked. */
+  get hasOrigin(): boolean | undefined {
+    return this.#is(ORIGIN_KNOWN) ? this.#is(HAS_ORIGIN) : undefined;
+  }
+  set hasOrigin(has: boolean | undefined) {
+    this.#set(ORIGIN_KNOWN, has !== undefined);
+    this.#set(HAS_ORIGIN, has === true);
+  }
+  /** Known entries. Guarded by no lock: changed only between waits. */
+  get children(): Map<Name, UnionInode> | undefined {
+    return this.#rare?.children;
+  }
+  set children(value: Map<Name, UnionInode> | undefined) {
+    if (value !== undefined || this.#rare !== undefined) this.#state.children = value;
+  }
+  /** How many entries of `children` there are: they keep it alive. */
+  get childCount(): number {
+    return this.#rare?.childCount ?? 0;
+  }
+  set childCount(count: number) {
+    this.#state.childCount = count;
+  }
+  get heldByDoor(): boolean {
+    return this.#is(HELD_BY_DOOR);
+  }
+  set heldByDoor(on: boolean) {
+    this.#set(HELD_BY_DOOR, on);
+  }
+  /** Its read-only layers are watched (beneath.ts). */
+  get watched(): boolean {
+    return this.#rare?.watched ?? false;
+  }
+  set watched(on: boolean) {
+    if (on || this.#rare !== undefined) this.#state.watched = on;
+  }
+  /** Replaced by another inode because it changed beneath (beneath.ts, H2). */
+  get disowned(): boolean {
+    return this.#is(DISOWNED);
+  }
+  set disowned(on: boolean) {
+    this.#set(DISOWNED, on);
   }
 
   get isDirectory(): boolean {
@@ -100,7 +211,12 @@ export class UnionInode implements Inode {
   }
 
   get copyUpLock(): Mutex {
-    return (this.#copyUpLock ??= new Mutex(COPY_UP_LOCK));
+    return (this.#state.copyUpLock ??= new Mutex(COPY_UP_LOCK));
+  }
+
+  /** Without making the lock: most objects are never copied up. */
+  get isBeingCopiedUp(): boolean {
+    return this.#rare?.copyUpLock?.held ?? false;
   }
 
   /** Where the bytes of a regular file are now. */
