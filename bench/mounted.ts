@@ -35,6 +35,8 @@ export interface MountedOptions {
   subjects: SubjectId[];
   /** Row ids; "start", "memory" and "growth" name the measurements that are no row of a table. */
   rows: string[];
+  /** Tables that get the whole-command rows. */
+  commandTables: readonly Table[];
   /** Files of the memory measurement. */
   files: number;
   save: boolean;
@@ -95,8 +97,12 @@ function measure(options: MountedOptions): Results {
   if (options.rows.includes('start')) results.start = measureStart(options, lower);
   const rows = ROWS.filter((row) => options.rows.includes(row.id));
   if (rows.length > 0) {
-    for (const table of options.tables)
-      results.tables.push(measureTable(table, rows, { options, load, lower }));
+    for (const table of options.tables) {
+      const wanted = rows.filter(
+        (row) => row.kind === 'micro' || options.commandTables.includes(table),
+      );
+      results.tables.push(measureTable(table, wanted, { options, load, lower }));
+    }
   }
   if (options.rows.includes('memory')) results.memory = measureMemory(options, load);
   if (options.rows.includes('growth')) results.growth = growthOf(options, load);
