@@ -50,7 +50,7 @@ import {
   makeTmpfile,
   type Making,
 } from './create.ts';
-import { Descriptor, FdAccess } from './descriptor-cache.ts';
+import { Descriptor, FdAccess, FIRST_FREE_FLAG } from './descriptor-cache.ts';
 import {
   copyFile,
   fallocateFile,
@@ -80,10 +80,12 @@ export interface Found {
   readonly stat: Stat;
 }
 
+const FORGOTTEN = FIRST_FREE_FLAG;
+
 export class HostInode extends Descriptor implements Inode {
   readonly fs: HostFs;
   readonly type: number;
-  doorNode = -1;
+  declare doorNode?: number;
 
   /** Directories: the place it is. */
   readonly self: HostDir | undefined;
@@ -94,9 +96,6 @@ export class HostInode extends Descriptor implements Inode {
   others: Location[] | undefined = undefined;
   /** As last seen. */
   ino: number;
-  /** What the open descriptor is good for. */
-  access: FdAccess = FdAccess.Path;
-  #forgotten = false;
 
   /** `self` comes with a user counted for this inode. */
   constructor(fs: HostFs, type: number, ino: number, self: HostDir | undefined) {
@@ -375,8 +374,8 @@ export class HostInode extends Descriptor implements Inode {
   }
 
   forget(): void {
-    if (this.#forgotten) return;
-    this.#forgotten = true;
+    if (this.has(FORGOTTEN)) return;
+    this.put(FORGOTTEN, true);
     this.fs.process.descriptors.drop(this);
     this.self?.releaseUser();
     this.dir?.releaseUser();
