@@ -32,12 +32,19 @@ export function daemonArguments(plan: MountPlan): string[] {
   return [programFile(new URL('./daemon.ts', import.meta.url)), path];
 }
 
+/**
+ * Threads for host calls that may take long, fsync above all. One of them waits for /dev/fuse while any
+ * other call is under way: with libuv's four, a handful of slow syncs would stop every request.
+ */
+const POOL_THREADS = '16';
+
 /** Ours, with the compile cache that this process uses, if any: half of the start is compiling. */
 export function daemonEnvironment(): NodeJS.ProcessEnv {
   const cache = getCompileCacheDir();
-  if (cache === undefined) return process.env;
+  const environment = { UV_THREADPOOL_SIZE: POOL_THREADS, ...process.env };
+  if (cache === undefined) return environment;
   // What it gives is the directory of this version of Node, inside of the one that was set.
-  return { ...process.env, NODE_COMPILE_CACHE: dirname(cache) };
+  return { ...environment, NODE_COMPILE_CACHE: dirname(cache) };
 }
 
 export interface StartedDaemon {
