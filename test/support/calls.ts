@@ -255,6 +255,13 @@ const maps = new Map<number, { address: number; length: number; prot: number; fd
 let nextMap = 1;
 const descriptors = new Set<number>();
 
+function mapOf(map: number): { address: number; length: number; prot: number; fd: number } {
+  const found = maps.get(map);
+  if (found === undefined) throw new CallError(9);
+  return found;
+}
+
+
 /** Every call by name. All throw `{ errno }`. */
 export const calls = {
   open(path: string, flags: number, mode = 0o666): number {
@@ -353,26 +360,26 @@ export const calls = {
   },
   /** As mapRead and mapWrite; EFAULT where the file has no such bytes and the access would be SIGBUS. */
   mapReadWithin(map: number, at: number, length: number): string {
-    if (at + length > calls.fstat(maps.get(map)!.fd).size) throw new CallError(14);
+    if (at + length > calls.fstat(mapOf(map).fd).size) throw new CallError(14);
     return calls.mapRead(map, at, length);
   },
   mapWriteWithin(map: number, at: number, text: string): number {
-    const { fd, prot } = maps.get(map)!;
+    const { fd, prot } = mapOf(map);
     if ((prot & 2) === 0 || at + text.length > calls.fstat(fd).size) throw new CallError(14);
     return calls.mapWrite(map, at, text);
   },
   mapRead(map: number, at: number, length: number): string {
     const buffer = Buffer.alloc(length);
-    cCopyOut(buffer, maps.get(map)!.address + at, length);
+    cCopyOut(buffer, mapOf(map).address + at, length);
     return buffer.toString('latin1');
   },
   mapWrite(map: number, at: number, text: string): number {
-    cCopyIn(maps.get(map)!.address + at, bytes(text), text.length);
+    cCopyIn(mapOf(map).address + at, bytes(text), text.length);
     return text.length;
   },
-  msync: (map: number): number => check(cMsync(maps.get(map)!.address, maps.get(map)!.length, 4)),
+  msync: (map: number): number => check(cMsync(mapOf(map).address, mapOf(map).length, 4)),
   munmap(map: number): number {
-    const { address, length, fd } = maps.get(map)!;
+    const { address, length, fd } = mapOf(map);
     maps.delete(map);
     cClose(fd);
     return check(cMunmap(address, length));
