@@ -115,6 +115,9 @@ export function* removeEntry(dir: Inode, name: Name, count: Count): Task<void> {
   count?.(name);
 }
 
-export function* emptyDir(dir: Inode, count: Count): Task<void> {
-  for (const entry of yield* dir.readdir()) yield* removeEntry(dir, entry.name, count);
+/** `kept`: an entry that stays. */
+export function* emptyDir(dir: Inode, count: Count, kept?: Name): Task<void> {
+  for (const entry of yield* dir.readdir()) {
+    if (entry.name !== kept) yield* removeEntry(dir, entry.name, count);
+  }
 }

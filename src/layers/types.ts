@@ -9,7 +9,7 @@
  * T2. The path of a deletion (`D`) is the path in the base, every other path is the one in the view.
  *     They differ only beneath renamed directories; `from` then has the path in the base.
  */
-import type { Inode } from '../vfs/inode-operations.ts';
+import type { Inode, Name } from '../vfs/inode-operations.ts';
 import type { ViewNode } from './view.ts';
 
 /**
@@ -87,6 +87,8 @@ export interface LayerSet {
   lowers: readonly Inode[];
   /** The upper's work directory (it has `work/` and `index/`), needed to see all hard links. */
   work?: Inode;
+  /** An entry of the upper's root that is not part of the tree: a work directory that lies there. */
+  hidden?: Name;
   /** Whose xattrs say opaque, redirect, …: by default both are understood. */
   xattrPrefix?: 'trusted.' | 'user.';
   /**
@@ -150,6 +152,7 @@ export interface RecoverOptions {
   /** Given: what a finished commit left of its own upper is cleaned too. */
   upper?: Inode;
   work?: Inode;
+  hidden?: Name;
   xattrPrefix?: 'trusted.' | 'user.';
   dotWhiteouts?: boolean;
   /** Is the process that wrote this `owner` still at it? Then EBUSY. Default: never. */

@@ -54,7 +54,7 @@ export const componentsOf = (path: string): Name[] =>
 export function layersOf(set: LayerSet): Layer[] {
   const lowest = set.lowers.length - 1;
   return [
-    layerOf(set.upper, set.xattrPrefix, set.dotWhiteouts ?? false),
+    { ...layerOf(set.upper, set.xattrPrefix, set.dotWhiteouts ?? false), hidden: set.hidden },
     ...set.lowers.map((root, i) => layerOf(root, set.xattrPrefix, i < lowest)),
   ];
 }

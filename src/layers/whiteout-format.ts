@@ -20,6 +20,8 @@ export interface Layer {
   /** Beginnings of its own xattrs: `trusted.overlay.`, `user.overlay.` or both. */
   readonly prefixes: readonly string[];
   readonly dotWhiteouts: boolean;
+  /** An entry of the root that is not part of the tree. */
+  readonly hidden?: Name | undefined;
 }
 
 /** What a directory of a layer says about the layers beneath. */
@@ -130,7 +132,9 @@ function* hasDotWhiteout(dir: Inode, name: string): Task<boolean> {
 
 /** All names of one layer's directory with whiteouts told apart, sorted by bytes. */
 export function* entriesOfLayer(layer: Layer, dir: Inode, flags: DirFlags): Task<LayerEntry[]> {
-  const listed = yield* dir.readdir();
+  const { hidden: absent } = layer;
+  const all = yield* dir.readdir();
+  const listed = dir === layer.root ? all.filter((entry) => entry.name !== absent) : all;
   const dotted = new Set<string>();
   const plain: DirEntry[] = [];
   for (const entry of listed) {
