@@ -2,16 +2,47 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { Stat } from '../abi/stat.ts';
 import { ATTR_OUT, ENTRY_OUT, IN_HEADER, Opcode, SETATTR_IN, STATX_OUT, WRITE_IN } from './abi.ts';
-import { decodeMajor, decodeMinor, encodeDevice, putAbsence, putAttrOut, putEntry, putStatxOut } from './attr.ts';
-import { invalidateAttributesRecord, deleteRecord, expireEntryRecord, invalidateEntryRecord, invalidateInodeRecord } from './notify.ts';
+import {
+  decodeMajor,
+  decodeMinor,
+  encodeDevice,
+  putAbsence,
+  putAttrOut,
+  putEntry,
+  putStatxOut,
+} from './attr.ts';
+import {
+  invalidateAttributesRecord,
+  deleteRecord,
+  expireEntryRecord,
+  invalidateEntryRecord,
+  invalidateInodeRecord,
+} from './notify.ts';
 import { REPLY_BODY, Request } from './request.ts';
 import { OPERATIONS } from './opcodes.ts';
 import type { Name } from '../vfs/inode-operations.ts';
 
 const stat: Stat = {
-  ino: 2 ** 52 + 3, mode: 0o100644, nlink: 2, uid: 1000, gid: 0xffff_fffe, size: 2 ** 40 + 5, blocks: 9, blksize: 4096,
-  rdevMajor: 8, rdevMinor: 300, devMajor: 1, devMinor: 2, atimeSec: -1, atimeNsec: 999_999_999, mtimeSec: 2 ** 33,
-  mtimeNsec: 1, ctimeSec: 0, ctimeNsec: 2, btimeSec: -(2 ** 33), btimeNsec: 3,
+  ino: 2 ** 52 + 3,
+  mode: 0o100644,
+  nlink: 2,
+  uid: 1000,
+  gid: 0xffff_fffe,
+  size: 2 ** 40 + 5,
+  blocks: 9,
+  blksize: 4096,
+  rdevMajor: 8,
+  rdevMinor: 300,
+  devMajor: 1,
+  devMinor: 2,
+  atimeSec: -1,
+  atimeNsec: 999_999_999,
+  mtimeSec: 2 ** 33,
+  mtimeNsec: 1,
+  ctimeSec: 0,
+  ctimeNsec: 2,
+  btimeSec: -(2 ** 33),
+  btimeNsec: 3,
 };
 
 function body(request: Request): DataView {
@@ -24,10 +55,22 @@ function hex(request: Request, bytes: number): string {
 
 /** What struct fuse_attr of `stat` is, byte by byte: written by hand from fuse_kernel.h. */
 const ATTR_HEX = [
-  '0300000000001000', '0500000000010000', '0900000000000000',
-  'ffffffffffffffff', '0000000002000000', '0000000000000000',
-  'ffc99a3b', '01000000', '02000000',
-  'a4810000', '02000000', 'e8030000', 'feffffff', '2c081000', '00100000', '00000000',
+  '0300000000001000',
+  '0500000000010000',
+  '0900000000000000',
+  'ffffffffffffffff',
+  '0000000002000000',
+  '0000000000000000',
+  'ffc99a3b',
+  '01000000',
+  '02000000',
+  'a4810000',
+  '02000000',
+  'e8030000',
+  'feffffff',
+  '2c081000',
+  '00100000',
+  '00000000',
 ].join('');
 
 test('an attribute record is the bytes of fuse_kernel.h', () => {
@@ -44,7 +87,10 @@ test('an entry record is the bytes of fuse_kernel.h', () => {
   const head = '0900000007000000' + '00'.repeat(8) + 'ffffff7f00000000'.repeat(2) + '00'.repeat(8);
   assert.equal(hex(request, ENTRY_OUT.bytes), head + ATTR_HEX);
   putAbsence(request, 0);
-  assert.equal(hex(request, ENTRY_OUT.bytes), '00'.repeat(16) + 'ffffff7f00000000' + '00'.repeat(104));
+  assert.equal(
+    hex(request, ENTRY_OUT.bytes),
+    '00'.repeat(16) + 'ffffff7f00000000' + '00'.repeat(104),
+  );
 });
 
 test('a statx record reads back', () => {
@@ -66,7 +112,10 @@ test('a statx record reads back', () => {
 test('notifications are the bytes of fuse_kernel.h', () => {
   const show = (record: Uint8Array): string => Buffer.from(record).toString('hex');
   const id = 2 ** 32 * 2 + 5;
-  assert.equal(show(invalidateInodeRecord(id)), '2800000002000000' + '00'.repeat(8) + '0500000002000000' + '00'.repeat(16));
+  assert.equal(
+    show(invalidateInodeRecord(id)),
+    '2800000002000000' + '00'.repeat(8) + '0500000002000000' + '00'.repeat(16),
+  );
   assert.equal(
     show(invalidateAttributesRecord(id)),
     '2800000002000000' + '00'.repeat(8) + '0500000002000000' + 'ff'.repeat(8) + '00'.repeat(8),
@@ -81,12 +130,22 @@ test('notifications are the bytes of fuse_kernel.h', () => {
   );
   assert.equal(
     show(deleteRecord(id, 6, 'a' as Name)),
-    '2a00000006000000' + '00'.repeat(8) + '0500000002000000' + '0600000000000000' + '0100000000000000' + '6100',
+    '2a00000006000000' +
+      '00'.repeat(8) +
+      '0500000002000000' +
+      '0600000000000000' +
+      '0100000000000000' +
+      '6100',
   );
 });
 
 test('device numbers survive the packing of 32 bits', () => {
-  for (const [major, minor] of [[0, 0], [8, 1], [4095, 0xf_ffff], [1, 256]] as const) {
+  for (const [major, minor] of [
+    [0, 0],
+    [8, 1],
+    [4095, 0xf_ffff],
+    [1, 256],
+  ] as const) {
     const packed = encodeDevice(major, minor);
     assert.deepEqual([decodeMajor(packed), decodeMinor(packed)], [major, minor]);
   }
@@ -116,12 +175,17 @@ test('requests are read at their offsets', () => {
   request.replyBytes = 0;
   assert.equal(request.finish(-2), true);
   const reply = Buffer.from(request.reply.bytes.buffer, 0, 16).toString('hex');
-  assert.equal(reply, '10000000' + 'feffffff' + '0200000000000080', 'the unique comes back whole, high bit too');
+  assert.equal(
+    reply,
+    '10000000' + 'feffffff' + '0200000000000080',
+    'the unique comes back whole, high bit too',
+  );
 });
 
 test('every opcode of the protocol that a kernel sends has an operation', () => {
   for (const [name, opcode] of Object.entries(Opcode)) {
-    if (name === 'SETUPMAPPING' || name === 'REMOVEMAPPING') assert.equal(OPERATIONS[opcode], undefined);
+    if (name === 'SETUPMAPPING' || name === 'REMOVEMAPPING')
+      assert.equal(OPERATIONS[opcode], undefined);
     else assert.equal(OPERATIONS[opcode]?.name, name);
   }
   assert.equal(IN_HEADER.bytes + WRITE_IN.bytes, 80);

@@ -1,6 +1,15 @@
 /** Stat to the wire: struct fuse_attr, fuse_entry_out, fuse_attr_out, fuse_statx. */
 import type { Stat } from '../abi/stat.ts';
-import { ATTR, ATTR_OUT, ENTRY_OUT, STATX, STATX_BASIC_STATS, STATX_BTIME, STATX_OUT, SX_TIME } from './abi.ts';
+import {
+  ATTR,
+  ATTR_OUT,
+  ENTRY_OUT,
+  STATX,
+  STATX_BASIC_STATS,
+  STATX_BTIME,
+  STATX_OUT,
+  SX_TIME,
+} from './abi.ts';
 import { CACHE_SECONDS } from './limits.ts';
 import type { Request } from './request.ts';
 
@@ -14,7 +23,8 @@ export function encodeDevice(major: number, minor: number): number {
   return ((minor & 0xff) | ((major & 0xfff) << 8) | ((minor & 0xfff00) << 12)) >>> 0;
 }
 export const decodeMajor = (device: number): number => (device & 0xfff00) >>> 8;
-export const decodeMinor = (device: number): number => (device & 0xff) | ((device >>> 12) & 0xfff00);
+export const decodeMinor = (device: number): number =>
+  (device & 0xff) | ((device >>> 12) & 0xfff00);
 
 /** Write struct fuse_attr at `at` of the reply's body. */
 function putAttr(request: Request, at: number, stat: Stat): void {

@@ -13,7 +13,7 @@ const hash = keyedNameHash(0x1234_5678, 0x9abc_def0);
 /** Read a directory in chunks of `size`, while `between` changes it. */
 function readInChunks(names: () => Iterable<string>, size: number, between: () => void): string[] {
   const given: string[] = [];
-  for (let cookie = 2; ; ) {
+  for (let cookie = 2; ;) {
     const listing = makeListing(entriesOf(names()), hash);
     const first = firstAfter(listing, cookie);
     const chunk = listing.entries.slice(first, first + size);
@@ -38,10 +38,14 @@ test('every name that is there all the time is given once, without any cache', (
   const stay = Array.from({ length: 1000 }, (_, i) => `stay${i}`);
   const here = new Set([...stay, ...Array.from({ length: 1000 }, (_, i) => `go${i}`)]);
   let round = 0;
-  const given = readInChunks(() => here, 7, () => {
-    for (let i = 0; i < 5; i++) here.delete(`go${(round * 31 + i * 7) % 1000}`);
-    here.add(`new${round++}`);
-  });
+  const given = readInChunks(
+    () => here,
+    7,
+    () => {
+      for (let i = 0; i < 5; i++) here.delete(`go${(round * 31 + i * 7) % 1000}`);
+      here.add(`new${round++}`);
+    },
+  );
   const counts = new Map<string, number>();
   for (const name of given) counts.set(name, (counts.get(name) ?? 0) + 1);
   for (const name of stay) assert.equal(counts.get(name), 1, name);
@@ -52,7 +56,10 @@ test('names of equal hash are told apart and can be split over replies', () => {
   const same = (): number => 5;
   const names = Array.from({ length: 60 }, (_, i) => `n${String(i).padStart(2, '0')}`);
   const listing = makeListing(entriesOf(names.toReversed()), same);
-  assert.deepEqual(listing.entries.map((entry) => entry.name), names);
+  assert.deepEqual(
+    listing.entries.map((entry) => entry.name),
+    names,
+  );
   assert.equal(new Set(listing.cookies).size, 60);
   for (let i = 0; i < 60; i++) assert.equal(firstAfter(listing, listing.cookies[i]!), i + 1);
 });
@@ -68,7 +75,10 @@ test('the hash depends on its key and on every byte', () => {
 test('the cache of listings has a limit and drops the one used longest ago', () => {
   const fs = new MemoryFs();
   const cache = new ListingCache();
-  const dirs = Array.from({ length: LISTINGS_MAX + 1 }, () => new MemoryInode(fs, 0o040755, { uid: 0, gid: 0 }));
+  const dirs = Array.from(
+    { length: LISTINGS_MAX + 1 },
+    () => new MemoryInode(fs, 0o040755, { uid: 0, gid: 0 }),
+  );
   const listing = makeListing(entriesOf(['a']), hash);
   for (const dir of dirs.slice(0, LISTINGS_MAX)) cache.put(dir, listing);
   assert.ok(cache.find(dirs[0]!) !== undefined);

@@ -4,7 +4,18 @@ import { Errno } from '../abi/errno.ts';
 import { FsError } from '../kernel/error.ts';
 import { start, type Task, taskOf } from '../kernel/task.ts';
 import {
-  BATCH_FORGET_IN, ENTRY_OUT, FATTR_CTIME, FATTR_MODE, FATTR_MTIME, FUSE_WRITE_CACHE, IN_HEADER, InitBit, Opcode, READ_IN, SETATTR_IN, WRITE_IN,
+  BATCH_FORGET_IN,
+  ENTRY_OUT,
+  FATTR_CTIME,
+  FATTR_MODE,
+  FATTR_MTIME,
+  FUSE_WRITE_CACHE,
+  IN_HEADER,
+  InitBit,
+  Opcode,
+  READ_IN,
+  SETATTR_IN,
+  WRITE_IN,
 } from './abi.ts';
 import { INIT_CHOICES } from './init.ts';
 import { dispatch, errorOutcome, finishReply, takeBack } from './dispatch.ts';
@@ -24,8 +35,11 @@ class Bench {
   readonly complaints: string[] = [];
   readonly notes: Uint8Array[] = [];
   readonly door = new Door(this.fs, {
-    dataMode: 'writeback', readOnly: false, hashKey: [1, 2],
-    complain: (line) => this.complaints.push(line), notify: (record) => this.notes.push(record),
+    dataMode: 'writeback',
+    readOnly: false,
+    hashKey: [1, 2],
+    complain: (line) => this.complaints.push(line),
+    notify: (record) => this.notes.push(record),
     notifyAndWait: (record) => this.flush(record),
   });
   readonly request = new Request();
@@ -35,7 +49,12 @@ class Bench {
     return record.length;
   }
 
-  put(opcode: number, nodeid: number, body: Uint8Array, length = IN_HEADER.bytes + body.length): void {
+  put(
+    opcode: number,
+    nodeid: number,
+    body: Uint8Array,
+    length = IN_HEADER.bytes + body.length,
+  ): void {
     const { bytes } = this.request.request;
     bytes.fill(0xee, 0, 65_536);
     const view = new DataView(bytes.buffer);
@@ -66,12 +85,18 @@ class Bench {
     const view = new DataView(buffer);
     assert.equal(view.getUint32(0, true), this.request.replyLength);
     return {
-      error: view.getInt32(4, true), body: new DataView(buffer, REPLY_BODY), bytes: view.getUint32(0, true) - REPLY_BODY,
+      error: view.getInt32(4, true),
+      body: new DataView(buffer, REPLY_BODY),
+      bytes: view.getUint32(0, true) - REPLY_BODY,
     };
   }
 
   name(opcode: number, nodeid: number, head: number, name: string): Reply {
-    return this.serve(opcode, nodeid, Buffer.concat([Buffer.alloc(head), Buffer.from(`${name}\0`, 'latin1')]));
+    return this.serve(
+      opcode,
+      nodeid,
+      Buffer.concat([Buffer.alloc(head), Buffer.from(`${name}\0`, 'latin1')]),
+    );
   }
 }
 
@@ -114,7 +139,11 @@ test('errors of a filesystem that are not errnos become EIO', () => {
   for (const errno of [524_288, -1, 1.5, NaN, 512]) {
     const bench = new Bench();
     bench.fs.faults.set('getattr', () => new FsError(errno));
-    assert.equal(bench.serve(Opcode.GETATTR, 1, new Uint8Array(16)).error, -Errno.EIO, String(errno));
+    assert.equal(
+      bench.serve(Opcode.GETATTR, 1, new Uint8Array(16)).error,
+      -Errno.EIO,
+      String(errno),
+    );
     assert.equal(bench.door.counters.illegalReplies, 1);
   }
 });
@@ -201,13 +230,21 @@ test('a cached write is never answered short', () => {
     const bench = new Bench();
     const nodeid = makeFile(bench);
     bench.fs.writeBytesMax = room;
-    assert.equal(bench.serve(Opcode.WRITE, nodeid, writeBody(data, FUSE_WRITE_CACHE)).error, -Errno.ENOSPC, `room ${room}`);
+    assert.equal(
+      bench.serve(Opcode.WRITE, nodeid, writeBody(data, FUSE_WRITE_CACHE)).error,
+      -Errno.ENOSPC,
+      `room ${room}`,
+    );
   }
   const plain = new Bench();
   const nodeid = makeFile(plain);
   plain.fs.writeBytesMax = 100;
   const short = plain.serve(Opcode.WRITE, nodeid, writeBody(data, 0));
-  assert.deepEqual([short.error, short.body.getUint32(0, true)], [0, 100], 'a plain write may be short');
+  assert.deepEqual(
+    [short.error, short.body.getUint32(0, true)],
+    [0, 100],
+    'a plain write may be short',
+  );
 });
 
 test('a write of more bytes than came is EINVAL', () => {
@@ -234,7 +271,7 @@ test('data is written from the request and read into the reply', () => {
 function listNames(bench: Bench, opcode: number, size: number): string[] {
   const names: string[] = [];
   const head = opcode === Opcode.READDIRPLUS ? ENTRY_OUT.bytes : 0;
-  for (let cookie = 0n; ; ) {
+  for (let cookie = 0n; ;) {
     const body = new Uint8Array(READ_IN.bytes);
     const view = new DataView(body.buffer);
     view.setBigUint64(READ_IN.at.offset, cookie, true);
@@ -243,9 +280,11 @@ function listNames(bench: Bench, opcode: number, size: number): string[] {
     assert.equal(reply.error, 0);
     assert.ok(reply.bytes <= size);
     if (reply.bytes === 0) return names;
-    for (let at = 0; at < reply.bytes; ) {
+    for (let at = 0; at < reply.bytes;) {
       const count = reply.body.getUint32(at + head + 16, true);
-      names.push(Buffer.from(reply.body.buffer, REPLY_BODY + at + head + 24, count).toString('latin1'));
+      names.push(
+        Buffer.from(reply.body.buffer, REPLY_BODY + at + head + 24, count).toString('latin1'),
+      );
       cookie = reply.body.getBigUint64(at + head + 8, true);
       at += (head + 24 + count + 7) & ~7;
     }
@@ -292,10 +331,19 @@ test('no bytes crash the door', () => {
     for (let i = 0; i < body.length; i++) body[i] = random() < 0.6 ? 0 : Math.floor(random() * 256);
     const opcode = Math.floor(random() * 56);
     // FORGET would empty the table, and DESTROY and INIT change the mode.
-    if (opcode === Opcode.FORGET || opcode === Opcode.BATCH_FORGET || opcode === Opcode.DESTROY) continue;
+    if (opcode === Opcode.FORGET || opcode === Opcode.BATCH_FORGET || opcode === Opcode.DESTROY)
+      continue;
     bench.serve(opcode, Math.floor(random() * 40), body);
-    assert.equal(bench.door.counters.bugs, 0, `SEED=${seed} step ${step} opcode ${opcode}: ${bench.complaints.at(-1)}`);
-    assert.equal(bench.door.counters.illegalReplies, 0, `SEED=${seed} step ${step} opcode ${opcode}`);
+    assert.equal(
+      bench.door.counters.bugs,
+      0,
+      `SEED=${seed} step ${step} opcode ${opcode}: ${bench.complaints.at(-1)}`,
+    );
+    assert.equal(
+      bench.door.counters.illegalReplies,
+      0,
+      `SEED=${seed} step ${step} opcode ${opcode}`,
+    );
     takeBack(bench.door, bench.request);
   }
   bench.door.nodes.check();
@@ -303,7 +351,14 @@ test('no bytes crash the door', () => {
 
 test('a read-only door refuses what would change', () => {
   const fs = new MemoryFs();
-  const door = new Door(fs, { dataMode: 'writeback', readOnly: true, hashKey: [1, 2], complain: () => {}, notify: () => {}, notifyAndWait: () => taskOf(0) });
+  const door = new Door(fs, {
+    dataMode: 'writeback',
+    readOnly: true,
+    hashKey: [1, 2],
+    complain: () => {},
+    notify: () => {},
+    notifyAndWait: () => taskOf(0),
+  });
   const bench = new Bench();
   Object.assign(bench, { door });
   assert.equal(bench.name(Opcode.MKDIR, 1, 8, 'a').error, -Errno.EROFS);
@@ -348,7 +403,11 @@ test('INIT is negotiated down, and refused below what we know', () => {
   assert.equal(reply.error, 0);
   assert.equal(bench.door.agreement?.minor, 31);
   assert.equal(reply.body.getUint32(8, true), 65_536, 'no more read-ahead than the kernel offers');
-  assert.equal(reply.body.getUint32(12, true), 1 << InitBit.MAX_PAGES, 'what was not offered is not taken');
+  assert.equal(
+    reply.body.getUint32(12, true),
+    1 << InitBit.MAX_PAGES,
+    'what was not offered is not taken',
+  );
   assert.equal(reply.body.getUint32(32, true), 0, 'no upper flags without INIT_EXT');
   assert.equal(bench.door.agreed('NO_OPEN_SUPPORT'), false);
   assert.equal(bench.serve(Opcode.OPEN, 1, new Uint8Array(8)).error, 0, 'so OPEN is answered');
@@ -357,5 +416,6 @@ test('INIT is negotiated down, and refused below what we know', () => {
   assert.equal(newer.door.agreement, undefined, 'the kernel asks again');
   assert.equal(init(7, 22, 16)[1].error, -Errno.EPROTO);
   assert.equal(init(6, 40, 16)[1].error, -Errno.EPROTO);
-  for (const flag of Object.keys(InitBit)) assert.ok(INIT_CHOICES[flag as keyof typeof InitBit][1].length > 0);
+  for (const flag of Object.keys(InitBit))
+    assert.ok(INIT_CHOICES[flag as keyof typeof InitBit][1].length > 0);
 });

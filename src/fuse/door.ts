@@ -43,8 +43,17 @@ const FLUSH_LOCK = { name: 'door.flushLock', nestable: false };
 
 function noCounts(): DoorCounters {
   return {
-    requests: 0, byOpcode: new Float64Array(OPCODES), errors: 0, malformed: 0, unknown: 0, illegalReplies: 0,
-    refusedReplies: 0, bugs: 0, parked: 0, bytesRead: 0, bytesWritten: 0,
+    requests: 0,
+    byOpcode: new Float64Array(OPCODES),
+    errors: 0,
+    malformed: 0,
+    unknown: 0,
+    illegalReplies: 0,
+    refusedReplies: 0,
+    bugs: 0,
+    parked: 0,
+    bytesRead: 0,
+    bytesWritten: 0,
   };
 }
 

@@ -9,9 +9,7 @@ import { Errno } from '../abi/errno.ts';
 import { AT_FDCWD, O_RDWR } from '../abi/fcntl.ts';
 import { S_IFDIR } from '../abi/mode.ts';
 import { fail, FsError } from '../kernel/error.ts';
-import {
-  MS_NOATIME, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, tryMount,
-} from '../sys/mount.ts';
+import { MS_NOATIME, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, tryMount } from '../sys/mount.ts';
 import { socketPair } from '../sys/fuse-device.ts';
 import { tryClose, tryOpenat } from '../sys/open.ts';
 import { tryReceiveDescriptor } from '../sys/socket.ts';

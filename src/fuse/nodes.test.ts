@@ -21,7 +21,10 @@ test('node ids behave as a map with counts does', () => {
   const nodes = new NodeTable(fs.root, (inode) => dropped.push(inode));
   const model = new Map<number, { inode: MemoryInode; count: number }>();
   const used = new Set<number>([1]);
-  const inodes = Array.from({ length: 50 }, () => new MemoryInode(fs, 0o100644, { uid: 0, gid: 0 }));
+  const inodes = Array.from(
+    { length: 50 },
+    () => new MemoryInode(fs, 0o100644, { uid: 0, gid: 0 }),
+  );
   for (let step = 0; step < 20_000; step++) {
     const message = `SEED=${seed} step ${step}`;
     const at = Math.floor(random() * inodes.length);

@@ -12,12 +12,20 @@
  */
 import type { Name } from '../vfs/inode-operations.ts';
 import {
-  FUSE_EXPIRE_ONLY, NOTIFY_DELETE_OUT, NOTIFY_INVAL_ENTRY_OUT, NOTIFY_INVAL_INODE_OUT, NotifyCode, OUT_HEADER,
+  FUSE_EXPIRE_ONLY,
+  NOTIFY_DELETE_OUT,
+  NOTIFY_INVAL_ENTRY_OUT,
+  NOTIFY_INVAL_INODE_OUT,
+  NotifyCode,
+  OUT_HEADER,
 } from './abi.ts';
 
 const WORD = 0x1_0000_0000;
 
-function begin(code: number, bodyBytes: number): { record: Uint8Array<ArrayBuffer>; view: DataView } {
+function begin(
+  code: number,
+  bodyBytes: number,
+): { record: Uint8Array<ArrayBuffer>; view: DataView } {
   const record = new Uint8Array(OUT_HEADER.bytes + bodyBytes);
   const view = new DataView(record.buffer);
   view.setUint32(OUT_HEADER.at.len, record.length, true);
@@ -46,7 +54,11 @@ export function invalidateInodeRecord(nodeid: number): Uint8Array {
 export function invalidateAttributesRecord(nodeid: number): Uint8Array {
   const record = invalidateInodeRecord(nodeid);
   // An offset below zero: the kernel leaves the pages alone.
-  record.fill(0xff, OUT_HEADER.bytes + NOTIFY_INVAL_INODE_OUT.at.off, OUT_HEADER.bytes + NOTIFY_INVAL_INODE_OUT.at.len);
+  record.fill(
+    0xff,
+    OUT_HEADER.bytes + NOTIFY_INVAL_INODE_OUT.at.off,
+    OUT_HEADER.bytes + NOTIFY_INVAL_INODE_OUT.at.len,
+  );
   return record;
 }
 
@@ -74,7 +86,10 @@ export function expireEntryRecord(parent: number, name: Name): Uint8Array {
 
 function entryRecord(parent: number, name: Name, flags: number): Uint8Array {
   const at = NOTIFY_INVAL_ENTRY_OUT.at;
-  const { record, view } = begin(NotifyCode.INVAL_ENTRY, NOTIFY_INVAL_ENTRY_OUT.bytes + name.length + 1);
+  const { record, view } = begin(
+    NotifyCode.INVAL_ENTRY,
+    NOTIFY_INVAL_ENTRY_OUT.bytes + name.length + 1,
+  );
   putU64(view, at.parent, parent);
   view.setUint32(OUT_HEADER.bytes + at.namelen, name.length, true);
   view.setUint32(OUT_HEADER.bytes + at.flags, flags, true);

@@ -2,10 +2,37 @@
 import { Errno } from '../abi/errno.ts';
 import type { Task } from '../kernel/task.ts';
 import {
-  ACCESS_IN, BATCH_FORGET_IN, BMAP_IN, COPY_FILE_RANGE_IN, CREATE_IN, FALLOCATE_IN, FLUSH_IN, FORGET_IN, FSYNC_IN,
-  GETATTR_IN, GETXATTR_IN, INIT_COMPAT_IN, INTERRUPT_IN, IOCTL_IN, LINK_IN, LK_IN, LSEEK_IN, MKDIR_IN, MKNOD_IN,
-  OPEN_IN, Opcode, POLL_IN, READ_IN, RELEASE_IN, RENAME2_IN, RENAME_IN, SETATTR_IN, SETXATTR_COMPAT_IN, STATX_IN,
-  SYNCFS_IN, WRITE_IN,
+  ACCESS_IN,
+  BATCH_FORGET_IN,
+  BMAP_IN,
+  COPY_FILE_RANGE_IN,
+  CREATE_IN,
+  FALLOCATE_IN,
+  FLUSH_IN,
+  FORGET_IN,
+  FSYNC_IN,
+  GETATTR_IN,
+  GETXATTR_IN,
+  INIT_COMPAT_IN,
+  INTERRUPT_IN,
+  IOCTL_IN,
+  LINK_IN,
+  LK_IN,
+  LSEEK_IN,
+  MKDIR_IN,
+  MKNOD_IN,
+  OPEN_IN,
+  Opcode,
+  POLL_IN,
+  READ_IN,
+  RELEASE_IN,
+  RENAME2_IN,
+  RENAME_IN,
+  SETATTR_IN,
+  SETXATTR_COMPAT_IN,
+  STATX_IN,
+  SYNCFS_IN,
+  WRITE_IN,
 } from './abi.ts';
 import type { Door } from './door.ts';
 import { negotiate } from './init.ts';
@@ -52,13 +79,25 @@ function destroy(door: Door): number {
 const interrupt = notHere;
 
 const reads = (name: string, bodyBytesMin: number, serve: Handler): Operation => ({
-  name, bodyBytesMin, serve, changes: false, silent: false,
+  name,
+  bodyBytesMin,
+  serve,
+  changes: false,
+  silent: false,
 });
 const changes = (name: string, bodyBytesMin: number, serve: Handler): Operation => ({
-  name, bodyBytesMin, serve, changes: true, silent: false,
+  name,
+  bodyBytesMin,
+  serve,
+  changes: true,
+  silent: false,
 });
 const silent = (name: string, bodyBytesMin: number, serve: Handler): Operation => ({
-  name, bodyBytesMin, serve, changes: false, silent: true,
+  name,
+  bodyBytesMin,
+  serve,
+  changes: false,
+  silent: true,
 });
 
 /** A name is at least one char and NUL. */
@@ -85,7 +124,11 @@ export const OPERATIONS: readonly (Operation | undefined)[] = (() => {
   table[Opcode.STATFS] = reads('STATFS', 0, attributes.statfs);
   table[Opcode.RELEASE] = reads('RELEASE', RELEASE_IN.bytes, done);
   table[Opcode.FSYNC] = reads('FSYNC', FSYNC_IN.bytes, data.fsync);
-  table[Opcode.SETXATTR] = changes('SETXATTR', SETXATTR_COMPAT_IN.bytes + NAME, attributes.setxattr);
+  table[Opcode.SETXATTR] = changes(
+    'SETXATTR',
+    SETXATTR_COMPAT_IN.bytes + NAME,
+    attributes.setxattr,
+  );
   table[Opcode.GETXATTR] = reads('GETXATTR', GETXATTR_IN.bytes + NAME, attributes.getxattr);
   table[Opcode.LISTXATTR] = reads('LISTXATTR', GETXATTR_IN.bytes, attributes.listxattr);
   table[Opcode.REMOVEXATTR] = changes('REMOVEXATTR', NAME, attributes.removexattr);
@@ -113,12 +156,21 @@ export const OPERATIONS: readonly (Operation | undefined)[] = (() => {
   table[Opcode.READDIRPLUS] = reads('READDIRPLUS', READ_IN.bytes, directory.readdirplus);
   table[Opcode.RENAME2] = changes('RENAME2', RENAME2_IN.bytes + NAME + NAME, names.rename2);
   table[Opcode.LSEEK] = reads('LSEEK', LSEEK_IN.bytes, data.lseek);
-  table[Opcode.COPY_FILE_RANGE] = changes('COPY_FILE_RANGE', COPY_FILE_RANGE_IN.bytes, data.copyFileRange);
+  table[Opcode.COPY_FILE_RANGE] = changes(
+    'COPY_FILE_RANGE',
+    COPY_FILE_RANGE_IN.bytes,
+    data.copyFileRange,
+  );
   table[Opcode.SYNCFS] = reads('SYNCFS', SYNCFS_IN.bytes, data.syncfs);
   table[Opcode.TMPFILE] = changes('TMPFILE', CREATE_IN.bytes, names.tmpfile);
   table[Opcode.STATX] = reads('STATX', STATX_IN.bytes, attributes.statx);
-  table[Opcode.COPY_FILE_RANGE_64] = changes('COPY_FILE_RANGE_64', COPY_FILE_RANGE_IN.bytes, data.copyFileRange64);
+  table[Opcode.COPY_FILE_RANGE_64] = changes(
+    'COPY_FILE_RANGE_64',
+    COPY_FILE_RANGE_IN.bytes,
+    data.copyFileRange64,
+  );
   return table;
 })();
 
-export const opcodeName = (opcode: number): string => OPERATIONS[opcode]?.name ?? `opcode ${opcode}`;
+export const opcodeName = (opcode: number): string =>
+  OPERATIONS[opcode]?.name ?? `opcode ${opcode}`;

@@ -3,13 +3,39 @@ import { Errno } from '../abi/errno.ts';
 import { isDir, S_IFDIR, S_ISGID } from '../abi/mode.ts';
 import type { Task } from '../kernel/task.ts';
 import {
-  FS_IOC_FSGETXATTR, FS_IOC_FSSETXATTR, FS_IOC_GETFLAGS, FS_IOC_GETVERSION, FS_IOC_SETFLAGS,
+  FS_IOC_FSGETXATTR,
+  FS_IOC_FSSETXATTR,
+  FS_IOC_GETFLAGS,
+  FS_IOC_GETVERSION,
+  FS_IOC_SETFLAGS,
 } from '../sys/ioctl.ts';
 import type { Inode, SetAttr, Time } from '../vfs/inode-operations.ts';
 import {
-  ATTR_OUT, FATTR_ATIME, FATTR_ATIME_NOW, FATTR_CTIME, FATTR_FH, FATTR_GID, FATTR_KILL_SUIDGID, FATTR_LOCKOWNER,
-  FATTR_MODE, FATTR_MTIME, FATTR_MTIME_NOW, FATTR_SIZE, FATTR_UID, FUSE_IOCTL_COMPAT, FUSE_IOCTL_UNRESTRICTED, FUSE_SETXATTR_ACL_KILL_SGID, GETXATTR_IN,
-  GETXATTR_OUT, IOCTL_IN, IOCTL_OUT, SETATTR_IN, SETXATTR_COMPAT_IN, SETXATTR_IN, STATFS_OUT, STATX_OUT,
+  ATTR_OUT,
+  FATTR_ATIME,
+  FATTR_ATIME_NOW,
+  FATTR_CTIME,
+  FATTR_FH,
+  FATTR_GID,
+  FATTR_KILL_SUIDGID,
+  FATTR_LOCKOWNER,
+  FATTR_MODE,
+  FATTR_MTIME,
+  FATTR_MTIME_NOW,
+  FATTR_SIZE,
+  FATTR_UID,
+  FUSE_IOCTL_COMPAT,
+  FUSE_IOCTL_UNRESTRICTED,
+  FUSE_SETXATTR_ACL_KILL_SGID,
+  GETXATTR_IN,
+  GETXATTR_OUT,
+  IOCTL_IN,
+  IOCTL_OUT,
+  SETATTR_IN,
+  SETXATTR_COMPAT_IN,
+  SETXATTR_IN,
+  STATFS_OUT,
+  STATX_OUT,
 } from './abi.ts';
 import { putAttrOut, putStatxOut } from './attr.ts';
 import type { Door } from './door.ts';
@@ -160,7 +186,8 @@ export function* setxattr(door: Door, request: Request): Task<number> {
   yield* inode.setxattr(request.text(nameAt, end), value, request.u32(SETXATTR_IN.at.flags));
   if (extended && (request.u32(SETXATTR_IN.at.setxattrFlags) & FUSE_SETXATTR_ACL_KILL_SGID) !== 0) {
     const { mode } = yield* inode.getattr();
-    if ((mode & S_ISGID) !== 0 && !isDir(mode)) yield* inode.setattr({ mode: mode & PERMISSIONS & ~S_ISGID });
+    if ((mode & S_ISGID) !== 0 && !isDir(mode))
+      yield* inode.setattr({ mode: mode & PERMISSIONS & ~S_ISGID });
   }
   return 0;
 }
@@ -174,7 +201,11 @@ export function* removexattr(door: Door, request: Request): Task<number> {
 
 /** Commands that are passed on. FS_IOC_SETVERSION is not: the kernel does not check who may. */
 const IOCTLS = new Set([
-  FS_IOC_GETFLAGS, FS_IOC_SETFLAGS, FS_IOC_GETVERSION, FS_IOC_FSGETXATTR, FS_IOC_FSSETXATTR,
+  FS_IOC_GETFLAGS,
+  FS_IOC_SETFLAGS,
+  FS_IOC_GETVERSION,
+  FS_IOC_FSGETXATTR,
+  FS_IOC_FSSETXATTR,
 ]);
 
 export function* ioctl(door: Door, request: Request): Task<number> {

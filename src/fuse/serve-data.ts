@@ -12,8 +12,21 @@ import type { Stat } from '../abi/stat.ts';
 import { now } from '../sys/clock.ts';
 import type { Inode } from '../vfs/inode-operations.ts';
 import {
-  COPY_FILE_RANGE_IN, COPY_FILE_RANGE_OUT, FALLOCATE_IN, FOPEN_KEEP_CACHE, FSYNC_IN, FUSE_FSYNC_FDATASYNC,
-  FUSE_WRITE_CACHE, FUSE_WRITE_KILL_SUIDGID, IN_HEADER, LSEEK_IN, LSEEK_OUT, OPEN_OUT, READ_IN, WRITE_IN, WRITE_OUT,
+  COPY_FILE_RANGE_IN,
+  COPY_FILE_RANGE_OUT,
+  FALLOCATE_IN,
+  FOPEN_KEEP_CACHE,
+  FSYNC_IN,
+  FUSE_FSYNC_FDATASYNC,
+  FUSE_WRITE_CACHE,
+  FUSE_WRITE_KILL_SUIDGID,
+  IN_HEADER,
+  LSEEK_IN,
+  LSEEK_OUT,
+  OPEN_OUT,
+  READ_IN,
+  WRITE_IN,
+  WRITE_OUT,
 } from './abi.ts';
 import type { Door } from './door.ts';
 import { flushRangeRecord, invalidateAttributesRecord } from './notify.ts';
@@ -89,7 +102,12 @@ function* keepMtime(inode: Inode, told: Stat): Task<void> {
 }
 
 /** Write all of it. An error after a part: a plain write is short, a cached one fails (W1). */
-function* writeWhole(inode: Inode, request: Request, position: number, cached: boolean): Task<number> {
+function* writeWhole(
+  inode: Inode,
+  request: Request,
+  position: number,
+  cached: boolean,
+): Task<number> {
   const length = request.u32(WRITE_IN.at.size);
   const { bytes } = request.request;
   let done = 0;
@@ -145,9 +163,10 @@ export function* lseek(door: Door, request: Request): Task<number> {
   if (whence !== SEEK_DATA && whence !== SEEK_HOLE) return -Errno.EINVAL;
   if (inode.seek === undefined) return -Errno.ENOSYS;
   const from = request.u64(LSEEK_IN.at.offset);
-  const position = whence === SEEK_DATA
-    ? yield* seekData(door, request.nodeid, inode, from)
-    : yield* seekHole(door, request.nodeid, inode, from);
+  const position =
+    whence === SEEK_DATA
+      ? yield* seekData(door, request.nodeid, inode, from)
+      : yield* seekHole(door, request.nodeid, inode, from);
   if (position === undefined) return -Errno.ENXIO;
   request.put64(LSEEK_OUT.at.offset, position);
   request.replyBytes = LSEEK_OUT.bytes;
@@ -174,14 +193,24 @@ function* flushHole(door: Door, nodeid: number, hole: number, end: number | unde
   yield* door.options.notifyAndWait(flushRangeRecord(nodeid, hole, end ?? Infinity));
 }
 
-function* seekData(door: Door, nodeid: number, inode: Inode, from: number): Task<number | undefined> {
+function* seekData(
+  door: Door,
+  nodeid: number,
+  inode: Inode,
+  from: number,
+): Task<number | undefined> {
   const found = yield* seekFrom(inode, from, SEEK_DATA);
   if (found === from) return found;
   yield* flushHole(door, nodeid, from, found);
   return yield* seekFrom(inode, from, SEEK_DATA);
 }
 
-function* seekHole(door: Door, nodeid: number, inode: Inode, from: number): Task<number | undefined> {
+function* seekHole(
+  door: Door,
+  nodeid: number,
+  inode: Inode,
+  from: number,
+): Task<number | undefined> {
   // The end of a file that grows in the page cache lies beyond the end we know: a hole at the end.
   let hole = yield* seekFrom(inode, from, SEEK_HOLE);
   for (;;) {

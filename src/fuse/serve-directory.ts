@@ -111,7 +111,11 @@ function fits(chunk: Chunk, name: string): boolean {
 }
 
 /** One entry without a lookup, if there is room. */
-function putEntryAt(chunk: Chunk, entry: Omit<DirEntry, 'name'> & { name: string }, cookie: number): void {
+function putEntryAt(
+  chunk: Chunk,
+  entry: Omit<DirEntry, 'name'> & { name: string },
+  cookie: number,
+): void {
   const { request } = chunk;
   if (!fits(chunk, entry.name)) return;
   let at = request.replyBytes;

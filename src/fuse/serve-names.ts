@@ -10,8 +10,19 @@ import { isReg, S_IFMT } from '../abi/mode.ts';
 import type { Task } from '../kernel/task.ts';
 import type { Entry, Inode, Name } from '../vfs/inode-operations.ts';
 import {
-  BATCH_FORGET_IN, CREATE_IN, ENTRY_OUT, FOPEN_KEEP_CACHE, FOPEN_NOFLUSH, FORGET_IN, FORGET_ONE, LINK_IN, MKDIR_IN,
-  MKNOD_IN, OPEN_OUT, RENAME2_IN, RENAME_IN,
+  BATCH_FORGET_IN,
+  CREATE_IN,
+  ENTRY_OUT,
+  FOPEN_KEEP_CACHE,
+  FOPEN_NOFLUSH,
+  FORGET_IN,
+  FORGET_ONE,
+  LINK_IN,
+  MKDIR_IN,
+  MKNOD_IN,
+  OPEN_OUT,
+  RENAME2_IN,
+  RENAME_IN,
 } from './abi.ts';
 import { decodeMajor, decodeMinor, putAbsence, putEntry } from './attr.ts';
 import type { Door } from './door.ts';
@@ -69,7 +80,8 @@ export function forget(door: Door, request: Request): number {
 export function batchForget(door: Door, request: Request): number {
   const declared = request.u32(BATCH_FORGET_IN.at.count);
   const came = Math.floor((request.bodyBytes - BATCH_FORGET_IN.bytes) / FORGET_ONE.bytes);
-  if (declared > came) door.complain('malformed BATCH_FORGET', `${declared} declared, ${came} came`);
+  if (declared > came)
+    door.complain('malformed BATCH_FORGET', `${declared} declared, ${came} came`);
   const count = Math.min(declared, came);
   for (let i = 0, at = BATCH_FORGET_IN.bytes; i < count; i++, at += FORGET_ONE.bytes) {
     const nodeid = request.id(at + FORGET_ONE.at.nodeid);

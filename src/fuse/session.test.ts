@@ -77,24 +77,41 @@ class Mounted {
 
 test('a mount serves names, data, links and attributes', options, async (context) => {
   const mounted = await Mounted.at(context);
-  await run('sh', ['-ec', `
+  await run(
+    'sh',
+    [
+      '-ec',
+      `
     echo hello > a; test "$(cat a)" = hello; mkdir d; mv a d/b; test "$(ls d)" = b
     ln d/b c; test "$(stat -c %h c)" = 2; ln -s d/b l; test "$(readlink l)" = d/b; test "$(cat l)" = hello
     chmod 600 c; test "$(stat -c %a d/b)" = 600; touch -d @1000000000.5 c; test "$(stat -c %Y c)" = 1000000000
     truncate -s 3 c; test "$(cat c)" = hel; echo more >> c; test "$(cat c)" = helmore
     test "$(ls -a | tr '\\n' ' ')" = ". .. c d l "; rm -r d; rm c l; test -z "$(ls)"
-  `], { cwd: mounted.path });
+  `,
+    ],
+    { cwd: mounted.path },
+  );
   const counters = await mounted.unmount();
   assert.deepEqual(mounted.complaints, []);
-  assert.equal(counters.bugs + counters.illegalReplies + counters.refusedReplies + counters.malformed, 0);
+  assert.equal(
+    counters.bugs + counters.illegalReplies + counters.refusedReplies + counters.malformed,
+    0,
+  );
 });
 
 test('what is known costs no request', options, async (context) => {
   const mounted = await Mounted.at(context);
-  await run('sh', ['-ec', `
+  await run(
+    'sh',
+    [
+      '-ec',
+      `
     echo hello > a; cat a; stat a; test ! -e none
     for i in 1 2 3 4 5 6 7 8 9 10; do cat a; stat a; test ! -e none; ls; done
-  `], { cwd: mounted.path });
+  `,
+    ],
+    { cwd: mounted.path },
+  );
   const { byOpcode } = await mounted.unmount();
   assert.equal(byOpcode[Opcode.OPEN], 1, 'OPEN is answered ENOSYS once');
   assert.equal(byOpcode[Opcode.OPENDIR], 1);
@@ -102,7 +119,10 @@ test('what is known costs no request', options, async (context) => {
   assert.equal(byOpcode[Opcode.RELEASE], 0);
   assert.equal(byOpcode[Opcode.READ], 0, 'the page cache has it');
   assert.equal(byOpcode[Opcode.LOOKUP], 2, 'a and none, once each');
-  assert.ok(byOpcode[Opcode.READDIR]! + byOpcode[Opcode.READDIRPLUS]! <= 3, 'the kernel keeps the listing');
+  assert.ok(
+    byOpcode[Opcode.READDIR]! + byOpcode[Opcode.READDIRPLUS]! <= 3,
+    'the kernel keeps the listing',
+  );
 });
 
 test('a request that waits stops no other, and ends', options, async (context) => {
@@ -113,7 +133,9 @@ test('a request that waits stops no other, and ends', options, async (context) =
   let ended = false;
   const after = synced.finally(() => (ended = true));
   for (let i = 0; i < 20; i++) {
-    await run('sh', ['-ec', `echo ${i} > f${i}; test "$(cat f${i})" = ${i}`], { cwd: mounted.path });
+    await run('sh', ['-ec', `echo ${i} > f${i}; test "$(cat f${i})" = ${i}`], {
+      cwd: mounted.path,
+    });
   }
   assert.equal(ended, false);
   await mounted.command('.open-gate');
@@ -146,24 +168,34 @@ test('changes beneath show when they are told', options, async (context) => {
 
 const pythonOptions = hasPython ? options : { skip: 'needs python3' };
 
-test('data that is only in the page cache is found by SEEK_DATA', pythonOptions, async (context) => {
-  const mounted = await Mounted.at(context);
-  // Still open for writing: closing would write the data out.
-  await run('python3', ['-c', `
+test(
+  'data that is only in the page cache is found by SEEK_DATA',
+  pythonOptions,
+  async (context) => {
+    const mounted = await Mounted.at(context);
+    // Still open for writing: closing would write the data out.
+    await run('python3', [
+      '-c',
+      `
 import os, sys
 f = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
 os.pwrite(f, b'x' * 5000, 8192)
 assert os.lseek(f, 8192, os.SEEK_DATA) == 8192
 assert os.lseek(f, 8192, os.SEEK_HOLE) == 8192 + 5000
-`, mounted.at('f')]);
-  const counters = await mounted.unmount();
-  assert.ok(counters.byOpcode[Opcode.LSEEK]! >= 2);
-});
+`,
+      mounted.at('f'),
+    ]);
+    const counters = await mounted.unmount();
+    assert.ok(counters.byOpcode[Opcode.LSEEK]! >= 2);
+  },
+);
 
 for (const dataMode of ['writethrough', 'passthrough']) {
   test(`the mode ${dataMode} serves files, too`, options, async (context) => {
     const mounted = await Mounted.at(context, dataMode);
-    await run('sh', ['-ec', 'echo one > a; echo two >> a; test "$(cat a)" = "one\ntwo"; rm a'], { cwd: mounted.path });
+    await run('sh', ['-ec', 'echo one > a; echo two >> a; test "$(cat a)" = "one\ntwo"; rm a'], {
+      cwd: mounted.path,
+    });
     const counters = await mounted.unmount();
     assert.equal(counters.bugs + counters.illegalReplies + counters.refusedReplies, 0);
   });
@@ -171,7 +203,8 @@ for (const dataMode of ['writethrough', 'passthrough']) {
 
 test('a listing of 20,000 names is whole', options, async (context) => {
   const mounted = await Mounted.at(context, 'writeback');
-  const script = 'mkdir d; cd d; seq -f name-%g 20000 | xargs touch; test "$(ls -f | sort -u | wc -l)" = 20002; rm -r ../d';
+  const script =
+    'mkdir d; cd d; seq -f name-%g 20000 | xargs touch; test "$(ls -f | sort -u | wc -l)" = 20002; rm -r ../d';
   await run('sh', ['-ec', script], { cwd: mounted.path });
   await mounted.unmount();
 });

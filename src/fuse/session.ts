@@ -31,7 +31,11 @@ import { dispatch, errorOutcome, finishReply, isSilent, takeBack } from './dispa
 import { Door, type DoorCounters } from './door.ts';
 import type { DataMode } from './init.ts';
 import { PARKED_MAX, TURN_REQUESTS } from './limits.ts';
-import { invalidateAttributesRecord, invalidateEntryRecord, invalidateInodeRecord } from './notify.ts';
+import {
+  invalidateAttributesRecord,
+  invalidateEntryRecord,
+  invalidateInodeRecord,
+} from './notify.ts';
 import { Request } from './request.ts';
 
 export interface SessionOptions {
@@ -320,7 +324,10 @@ export class Session {
   /** The kernel did not like the reply; without one the caller would hang, so it gets EIO. */
   #refused(request: Request, errno: number): void {
     const { opcode, replyBytes } = request;
-    this.#door.complain('refused reply', `opcode ${opcode}, ${replyBytes} bytes: ${errnoName(errno)}`);
+    this.#door.complain(
+      'refused reply',
+      `opcode ${opcode}, ${replyBytes} bytes: ${errnoName(errno)}`,
+    );
     request.finish(-Errno.EIO);
     tryWrite(this.#fd, request.reply.address, request.replyLength);
   }

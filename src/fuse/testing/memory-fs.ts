@@ -9,7 +9,14 @@ import type { Stat, StatFs } from '../../abi/stat.ts';
 import { fail } from '../../kernel/error.ts';
 import type { Task, Wait } from '../../kernel/task.ts';
 import type {
-  Cred, DirEntry, FileSystem, Inode, IoBuffer, Name, SetAttr, Time,
+  Cred,
+  DirEntry,
+  FileSystem,
+  Inode,
+  IoBuffer,
+  Name,
+  SetAttr,
+  Time,
 } from '../../vfs/inode-operations.ts';
 
 const FILE_BYTES_MAX = 1 << 24;
@@ -48,9 +55,26 @@ export class MemoryInode implements Inode {
     this.fs = fs;
     this.type = mode & S_IFMT;
     this.stat = {
-      ino: fs.nextIno++, mode, nlink: this.type === S_IFDIR ? 2 : 1, uid: cred.uid, gid: cred.gid, size: 0, blocks: 0,
-      blksize: 4096, rdevMajor: 0, rdevMinor: 0, devMajor: 0, devMinor: 0, atimeSec: 1, atimeNsec: 0, mtimeSec: 1,
-      mtimeNsec: 0, ctimeSec: 1, ctimeNsec: 0, btimeSec: 1, btimeNsec: 0,
+      ino: fs.nextIno++,
+      mode,
+      nlink: this.type === S_IFDIR ? 2 : 1,
+      uid: cred.uid,
+      gid: cred.gid,
+      size: 0,
+      blocks: 0,
+      blksize: 4096,
+      rdevMajor: 0,
+      rdevMinor: 0,
+      devMajor: 0,
+      devMinor: 0,
+      atimeSec: 1,
+      atimeNsec: 0,
+      mtimeSec: 1,
+      mtimeNsec: 0,
+      ctimeSec: 1,
+      ctimeNsec: 0,
+      btimeSec: 1,
+      btimeNsec: 0,
     };
   }
 
@@ -67,8 +91,10 @@ export class MemoryInode implements Inode {
     if (changes.killPriv === true) stat.mode &= ~(S_ISUID | S_ISGID);
     if (changes.mode !== undefined) stat.mode = this.type | changes.mode;
     if (changes.size !== undefined) this.#resize(changes.size);
-    if (changes.atime !== undefined) [stat.atimeSec, stat.atimeNsec] = this.fs.timeOf(changes.atime);
-    if (changes.mtime !== undefined) [stat.mtimeSec, stat.mtimeNsec] = this.fs.timeOf(changes.mtime);
+    if (changes.atime !== undefined)
+      [stat.atimeSec, stat.atimeNsec] = this.fs.timeOf(changes.atime);
+    if (changes.mtime !== undefined)
+      [stat.mtimeSec, stat.mtimeNsec] = this.fs.timeOf(changes.mtime);
   }
 
   #resize(size: number): void {
@@ -93,7 +119,11 @@ export class MemoryInode implements Inode {
 
   *readdir(): Task<DirEntry[]> {
     this.fs.readdirs++;
-    return [...this.children].map(([name, { stat, type }]) => ({ name, ino: stat.ino, type: type >>> 12 }));
+    return [...this.children].map(([name, { stat, type }]) => ({
+      name,
+      ino: stat.ino,
+      type: type >>> 12,
+    }));
   }
 
   #add(name: Name, mode: number, cred: Cred): MemoryInode {
@@ -229,7 +259,16 @@ export class MemoryFs implements FileSystem {
   }
 
   *statfs(): Task<StatFs> {
-    return { bsize: 4096, frsize: 4096, blocks: 1000, bfree: 500, bavail: 500, files: 100, ffree: 50, namelen: 255 };
+    return {
+      bsize: 4096,
+      frsize: 4096,
+      blocks: 1000,
+      bfree: 500,
+      bavail: 500,
+      files: 100,
+      ffree: 50,
+      namelen: 255,
+    };
   }
   *syncfs(): Task<void> {}
   *unmount(): Task<void> {}

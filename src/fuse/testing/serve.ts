@@ -10,7 +10,12 @@ import { Session } from '../session.ts';
 import { Gate, MemoryFs, MemoryInode } from './memory-fs.ts';
 
 const fs = new MemoryFs();
-const fd = mountFuse({ target: workerData.target, source: 'test', subtype: 'palimpsest', options: {} });
+const fd = mountFuse({
+  target: workerData.target,
+  source: 'test',
+  subtype: 'palimpsest',
+  options: {},
+});
 
 let gate: Gate | undefined;
 /** The name of a lookup is a command: it reaches the engine as a request. */
