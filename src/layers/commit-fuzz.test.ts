@@ -145,6 +145,8 @@ function discardRound(s: Scratch, random: Random, mount: string): void {
     const known = before.some((other) => other.split('\t').at(-1) === path || other.split('\t').includes(path!));
     assert.ok(known, `discard made a change: ${op} ${path}\n${before.join('\n')}`);
   }
+  // Everything can still be looked at.
+  view(s, mount);
   runSync(discard(s.set()));
   assert.equal(s.tree('base'), base);
   assert.equal(view(s, mount), base);

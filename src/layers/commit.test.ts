@@ -273,8 +273,13 @@ const FAULT_BASE = `
   find . -exec touch -h -d @1000.25 {} +
 `;
 
-/** With the Nth change failing. True: all went through before the Nth. */
-function commitWithFault(kind: FaultKind, at: number): boolean {
+interface Outcome {
+  commitWentThrough: boolean;
+  recoveryWentThrough: boolean;
+}
+
+/** With the Nth change of the commit failing, and the Mth of the recovery after it. */
+function commitWithFault(kind: FaultKind, at: number, recoveryAt?: number): Outcome {
   const s = scratch(FAULT_BASE);
   const shown = s.change(FAULT_CHANGE);
   const before = s.tree('base');
@@ -292,7 +297,9 @@ function commitWithFault(kind: FaultKind, at: number): boolean {
     failed = true;
     assert.match((error as Error).message, /injected|could not be rolled back/, String((error as Error).stack));
   }
-  const label = `${kind} ${at}`;
+  const label = `${kind} ${at} ${recoveryAt}`;
+  let recoveryWentThrough = true;
+  if (recoveryAt !== undefined) recoveryWentThrough = recoverWithCrash(s, recoveryAt);
   const { upper, work } = s.set();
   const recoveries = runSync(recoverCommit({ base: s.open('base'), upper, work }));
   if (kind === 'error' && failed) assert.ok(recoveries.length <= 1, label);
@@ -305,6 +312,18 @@ function commitWithFault(kind: FaultKind, at: number): boolean {
   commit(s);
   assertCommitted(s, shown);
   s.remove();
+  return { commitWentThrough: !faults.hit, recoveryWentThrough };
+}
+
+/** True: it went through before the crash. */
+function recoverWithCrash(s: Scratch, at: number): boolean {
+  const { upper, work, lowers } = s.set();
+  const faults = new Faults('crash', at);
+  try {
+    runSync(recoverCommit({ base: faults.wrap(lowers[0]!), upper: faults.wrap(upper), work: faults.wrap(work) }));
+  } catch (error) {
+    assert.match((error as Error).message, /injected/, String((error as Error).stack));
+  }
   return !faults.hit;
 }
 
@@ -315,7 +334,17 @@ for (const kind of ['crash', 'torn', 'error'] as const) {
     const limit = 5000;
     // Every STEPth moment, from another one for each kind; all with PALIMPSEST_FAULT_STEP=1.
     const start = STEP === 1 ? 1 : { crash: 1, torn: 3, error: 5 }[kind];
-    for (let at = start; at < limit; at += STEP) if (commitWithFault(kind, at)) return;
+    for (let at = start; at < limit; at += STEP) if (commitWithFault(kind, at).commitWentThrough) return;
     assert.fail('the commit never went through');
   });
 }
+
+test('a crash, and another while it is recovered', { skip }, () => {
+  for (let at = 4 * STEP; ; at += 5 * STEP) {
+    for (let recoveryAt = 1; ; recoveryAt += 2 * STEP) {
+      const outcome = commitWithFault('crash', at, recoveryAt);
+      if (outcome.commitWentThrough) return;
+      if (outcome.recoveryWentThrough) break;
+    }
+  }
+});

@@ -167,7 +167,8 @@ export function* applyCommit(plan: CommitPlan): Task<CommitResult> {
 
 /** Nothing to put into the base: copies that equal it, and what was given up, leave the upper. */
 function* pruneOnly(plan: CommitPlan): Task<void> {
-  yield* runPrunes(pruneTarget(plan.options), prunesOf(plan.diff, plan.givenUp), plan.options.onProgress);
+  const prunes = yield* prunesOf(plan.diff, plan.givenUp);
+  yield* runPrunes(pruneTarget(plan.options), prunes, plan.options.onProgress);
 }
 
 /** Beside the data: names, inodes, the journal. A guess on the safe side. */
@@ -193,7 +194,7 @@ function* prepare(plan: CommitPlan): Task<Staging> {
     const dirs = yield* createStaging(base, id, plan.options.owner ?? '');
     const steps = yield* stageCommit({ diff: plan.diff, chosen: plan.chosen, staging: dirs, onProgress });
     const journalFile = yield* dirs.dir.create(JOURNAL, 0o600, ROOT);
-    const prunes = prunesOf(plan.diff, new Set([...plan.chosen, ...plan.givenUp]));
+    const prunes = yield* prunesOf(plan.diff, new Set([...plan.chosen, ...plan.givenUp]));
     yield* checkUnchanged(plan);
     yield* base.fs.syncfs();
     const journal = yield* seal(plan, { journalFile, steps, prunes });
@@ -243,11 +244,14 @@ function* rollBack(plan: CommitPlan, staging: Staging, cause: unknown): Task<voi
 }
 
 type FinishOptions = Pick<
-  CommitOptions, 'upper' | 'work' | 'base' | 'xattrPrefix' | 'dotWhiteouts' | 'onProgress'
+  CommitOptions, 'upper' | 'work' | 'hidden' | 'base' | 'xattrPrefix' | 'dotWhiteouts' | 'onProgress'
 >;
 
 export const pruneTarget = (options: FinishOptions): Parameters<typeof runPrunes>[0] => ({
-  upper: layerOf(options.upper, options.xattrPrefix, options.dotWhiteouts ?? false),
+  upper: {
+    ...layerOf(options.upper, options.xattrPrefix, options.dotWhiteouts ?? false),
+    hidden: options.hidden,
+  },
   work: options.work,
   base: options.base,
 });

@@ -16,7 +16,8 @@ import type { Inode, Name } from '../vfs/inode-operations.ts';
 import { pruneTarget } from './commit.ts';
 import type { DiffContext, UpperDir } from './diff-context.ts';
 import { diffAll, isChosen } from './diff.ts';
-import { emptyUpper, removeIndexed } from './prune.ts';
+import { exposedBy, staleOrigins } from './origins.ts';
+import { dropOrigin, emptyUpper, removeIndexed } from './prune.ts';
 import { quotePath } from './render.ts';
 import { selectsOf } from './selection.ts';
 import { applyAttributes, attributesOf } from './stage.ts';
@@ -177,9 +178,14 @@ function* discardSome(ctx: DiscardContext): Task<void> {
     if (hiding !== undefined) removals.add(hiding.node.path);
   }
   const inos = linkedInos(ctx);
+  const goes = (path: string): boolean => removals.has(path) || hasAncestor(removals, path);
+  const exposed = yield* exposedBy(diff, (path) => !goes(path));
+  const staying = diff.changes.filter((change) => !goes(change.path));
+  const stale = yield* staleOrigins(diff, exposed, staying);
   // New ends before old ones: cut off between, nothing is there twice.
   for (const path of inOrder(diff, removals)) yield* removeFromUpper(ctx, path);
   for (const ino of inos) yield* removeIndexed(ctx.options.work, ino);
+  for (const path of stale) yield* dropOrigin(diff.layers[0]!, path);
   for (const change of chosen) {
     if (change.op === 'X' && change.type === 'dir') yield* restoreMetadata(ctx, change);
   }

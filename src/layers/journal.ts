@@ -71,6 +71,8 @@ export type Prune =
   | { kind: 'prune-redirect'; path: string; redirect: string | null }
   /** The recorded state of the base is that of now. */
   | { kind: 'prune-baseline'; path: string }
+  /** It is a copy of nothing any more: see origins.ts. */
+  | { kind: 'prune-origin'; path: string }
   /** Entries of the index that are this inode. */
   | { kind: 'prune-index'; ino: number };
 

@@ -10,13 +10,14 @@
  */
 import { Errno } from '../abi/errno.ts';
 import { isDir } from '../abi/mode.ts';
-import { BASE, REDIRECT, encodeBase } from '../fs/union/format.ts';
+import { BASE, ORIGIN, REDIRECT, encodeBase } from '../fs/union/format.ts';
 import { errnoOf } from '../kernel/error.ts';
 import type { Task } from '../kernel/task.ts';
 import { bytesOf } from '../lib/latin1.ts';
 import type { Inode, Name } from '../vfs/inode-operations.ts';
 import type { DiffContext, UpperDir } from './diff-context.ts';
 import type { Prune } from './journal.ts';
+import { exposedBy, staleOrigins } from './origins.ts';
 import { counterOf, emptyDir, removeEntry } from './staging.ts';
 import { placeOf } from './steps.ts';
 import type { Change, OnProgress } from './types.ts';
@@ -34,7 +35,7 @@ interface PruneContext {
 }
 
 /** `settled`: what was committed, or was given up for the base's. */
-export function prunesOf(diff: DiffContext, settled: ReadonlySet<Change>): Prune[] {
+export function* prunesOf(diff: DiffContext, settled: ReadonlySet<Change>): Task<Prune[]> {
   if (settled.size === diff.changes.length) return [{ kind: 'prune-all' }];
   const ctx: PruneContext = {
     diff, open: new Set(), committed: new Set(), renamed: new Set(), prunes: [],
@@ -52,6 +53,9 @@ export function prunesOf(diff: DiffContext, settled: ReadonlySet<Change>): Prune
   }
   pruneDir(ctx, diff.dirs.get('')!, true);
   pruneIndex(ctx);
+  const staying = diff.changes.filter((change) => !settled.has(change));
+  const exposed = yield* exposedBy(diff, (path) => ctx.open.has(path));
+  for (const path of yield* staleOrigins(diff, exposed, staying)) ctx.prunes.push({ kind: 'prune-origin', path });
   return ctx.prunes;
 }
 
@@ -136,6 +140,9 @@ export function* runPrunes(
       case 'prune-baseline':
         yield* renewBaseline(target, prune.path);
         break;
+      case 'prune-origin':
+        yield* dropOrigin(target.upper, prune.path);
+        break;
       case 'prune-index':
         yield* removeIndexed(target.work, prune.ino);
         break;
@@ -145,7 +152,7 @@ export function* runPrunes(
 
 /** The upper, its index, and what an unclean end left in `work/`. */
 export function* emptyUpper(target: PruneTarget, count: ReturnType<typeof counterOf>): Task<void> {
-  yield* emptyDir(target.upper.root, count);
+  yield* emptyDir(target.upper.root, count, target.upper.hidden);
   for (const name of ['index', 'work'] as Name[]) {
     const dir = yield* target.work?.lookup(name) ?? nothing();
     if (dir !== undefined) yield* emptyDir(dir, undefined);
@@ -175,6 +182,18 @@ function* setRedirect(target: PruneTarget, path: string, redirect: string | null
     if ((yield* overlayXattr({ ...target.upper, prefixes: [prefix] }, inode, REDIRECT)) === undefined) continue;
     if (redirect === null) yield* inode.removexattr!(prefix + REDIRECT);
     else yield* inode.setxattr!(prefix + REDIRECT, bytesOf(redirect), 0);
+  }
+}
+
+/** See origins.ts. What it was copied from no longer says anything about drift either. */
+export function* dropOrigin(upper: Layer, path: string): Task<void> {
+  const inode = (yield* placeOf(upper.root, path))?.inode;
+  if (inode === undefined) return;
+  for (const prefix of upper.prefixes) {
+    for (const name of [ORIGIN, BASE]) {
+      const there = yield* overlayXattr({ ...upper, prefixes: [prefix] }, inode, name);
+      if (there !== undefined) yield* inode.removexattr!(prefix + name);
+    }
   }
 }
 

@@ -151,9 +151,13 @@ function* exchange(
   step: Extract<Step, { kind: 'exchange' }>,
   wantNew: boolean,
 ): Task<void> {
-  const place = yield* needPlace(staging.base, step.path);
+  const place = yield* placeOf(staging.base, step.path);
   const staged = yield* needPlace(staging.dir, step.staged);
-  if (place.inode === undefined || staged.inode === undefined) throw broken(step.path);
+  if (place?.inode === undefined || staged.inode === undefined) {
+    // The directory above had not come to its place: then neither had this.
+    if (!wantNew && staged.inode !== undefined) return;
+    throw broken(step.path);
+  }
   const isNew = (yield* place.inode.getattr()).ino === step.ino;
   if (isNew === wantNew) return;
   yield* staged.dir.rename(staged.name, staged.inode, place.dir, place.name, place.inode, RENAME_EXCHANGE);
