@@ -36,9 +36,15 @@ export function recoverLayer(layer: SubjectLayer): void {
   if (layer.lowers.length !== 1 || !canWrite(layer.lowers[0]!)) return;
   using open = new OpenLayer(layer, true);
   const base = open.set.lowers[0]!;
-  const { upper, work } = open.set;
+  const { upper, work, hidden } = open.set;
   const recoveries = runSync(
-    recoverCommit({ base, upper, ...(work === undefined ? {} : { work }), ownerAlive }),
+    recoverCommit({
+      base,
+      upper,
+      ...(work === undefined ? {} : { work }),
+      ...(hidden === undefined ? {} : { hidden }),
+      ownerAlive,
+    }),
   );
   for (const { outcome } of recoveries) note(`palimpsest: ${layer.view}: ${SENTENCES[outcome]}`);
 }

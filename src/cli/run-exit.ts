@@ -5,7 +5,7 @@ import { MountError } from '../mount/options.ts';
 import { allChanges } from './changes.ts';
 import { commitLayers, reportCommit } from './commit.ts';
 import { EXIT_OK } from './exit.ts';
-import { STDERR, ask, note, printBytes } from './output.ts';
+import { STDERR, ask, note, printBytes, table } from './output.ts';
 import type { OnExit } from './run.ts';
 import { findSubject, whileUnmounted } from './subject.ts';
 import { type Workspace, removeWorkspace } from './workspace.ts';
@@ -72,10 +72,13 @@ async function decide(
 function nextSteps(workspace: Workspace): void {
   const { name } = workspace;
   note(`Kept as workspace ${name}:`);
-  note(`  palimpsest diff ${name}              what changed (--patch, --stat, --json)`);
-  note(`  palimpsest run --workspace ${name} -- COMMAND    go on`);
-  note(`  palimpsest commit ${name}            make it so in the real tree`);
-  note(`  palimpsest discard ${name}           throw it away`);
+  const steps = [
+    [`palimpsest diff ${name}`, 'what changed (--patch, --stat, --json)'],
+    [`palimpsest run -s ${name} -- COMMAND`, 'go on'],
+    [`palimpsest commit ${name}`, 'make it so in the real tree'],
+    [`palimpsest discard ${name}`, 'throw it away'],
+  ];
+  note(table(steps.map(([command, what]) => [`  ${command}`, what!])));
 }
 
 async function commit(workspace: Workspace): Promise<[status: number, done: Done]> {

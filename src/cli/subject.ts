@@ -19,6 +19,7 @@ import type { MountPlan } from '../mount/plan.ts';
 import { startDaemon } from '../mount/start.ts';
 import { type MountRecord, isAlive, readRecords } from '../mount/state.ts';
 import { realTarget, recordOfTarget, unmount } from '../mount/stop.ts';
+import type { Name } from '../vfs/inode-operations.ts';
 import { type Workspace, findWorkspace } from './workspace.ts';
 
 /** One upper over its lowers, as paths of the host. */
@@ -155,6 +156,7 @@ export class OpenLayer implements Disposable {
     this.set = {
       upper: upper.root,
       work: upper.openRoot(bytesPath(layer.work)),
+      ...(layer.hidden === undefined ? {} : { hidden: bytesPath(layer.hidden) as Name }),
       lowers: layer.lowers.map((path, at) => this.#openFs(path, !(writable && at === 0)).root),
     };
   }

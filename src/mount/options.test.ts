@@ -66,6 +66,10 @@ test('the words of mount(8), fstab and systemd are let through', () => {
   assert.deepEqual(request.flags, ['noatime', 'suid', 'nodev']);
 });
 
+test("the kernel overlayfs's switches that are always so here", () => {
+  assert.equal(parse('lowerdir=/a,redirect_dir=on,index=on,xino=auto').branches.length, 1);
+});
+
 test('switches', () => {
   const request = parse('lowerdir=/a,volatile,metacopy=off,passthrough,allow_other');
   assert.equal(request.volatile, true);
@@ -84,6 +88,7 @@ test('what is not understood is named', () => {
   refuses(/metacopy is on or off, not "maybe"/, 'lowerdir=/a,metacopy=maybe');
   refuses(/upperdir needs a value/, 'upperdir=');
   refuses(/no branches/, 'ro');
+  refuses(/it is always index=on here/, 'lowerdir=/a,index=off');
   refuses(/an empty branch/, 'lowerdir=/a::/b');
   refuses(/work directories given, but no writable branch/, 'lowerdir=/a,workdir=/w');
   refuses(/volatile takes no value/, 'lowerdir=/a,volatile=1');

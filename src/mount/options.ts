@@ -58,6 +58,14 @@ const IGNORED = new Set([
 ]);
 const IGNORED_PREFIXES = ['x-', 'comment=', 'X-', 'uhelper=', 'helper=', 'subtype='];
 
+/** What kernel overlayfs can be told and is always so here: accepted when it says so. */
+const ALWAYS_SO = new Map([
+  ['redirect_dir', ['on', 'follow']],
+  ['index', ['on']],
+  ['xino', ['on', 'auto']],
+  ['uuid', ['on', 'auto']],
+]);
+
 /** Options that are flags of mount(2). Each replaces its opposite given before it. */
 const MOUNT_FLAGS = new Map([
   ['dev', 'nodev'],
@@ -216,6 +224,11 @@ function applyOption(request: MountRequest, words: OverlayWords, text: string): 
       return;
     default:
       break;
+  }
+  const settled = ALWAYS_SO.get(name);
+  if (settled !== undefined) {
+    if (settled.includes(valueOf(name, value))) return;
+    throw new MountError('usage', `option ${text}: it is always ${name}=${settled[0]} here`);
   }
   if (MOUNT_FLAGS.has(name)) {
     noValue(name, value);
