@@ -15,11 +15,12 @@ import { SEEK_DATA, SEEK_HOLE } from '../../abi/fcntl.ts';
 import { PERMISSION_BITS, S_IFDIR, S_IFLNK, S_IFREG } from '../../abi/mode.ts';
 import type { Stat } from '../../abi/stat.ts';
 import { errnoOf, fail, fsError } from '../../kernel/error.ts';
+import { taskOf } from '../../kernel/task.ts';
 import type { Task } from '../../kernel/task.ts';
-import type { Cred, Inode, Name } from '../../vfs/inode-operations.ts';
+import type { Cred, Inode, Name, SetAttr } from '../../vfs/inode-operations.ts';
 import type { Branch } from './branch.ts';
 import { BASE, METACOPY, ORIGIN, encodeBase, encodeOrigin } from './format.ts';
-import { indexBranch, indexNameOf, setUnionNlink } from './hard-link-index.ts';
+import { holdUnionNlink, indexBranch, indexNameOf, originStat, startUnionNlink } from './hard-link-index.ts';
 import type { UnionInode } from './inode.ts';
 import { markImpure } from './lookup.ts';
 import { COPY_CHUNK_BYTES, COPY_TRIES } from './limits.ts';
@@ -33,8 +34,8 @@ interface CopyUp {
   readonly inode: UnionInode;
   readonly branch: Branch;
   readonly want: Want;
-  /** Copy no more than this many bytes: the file is about to be truncated to it. */
-  readonly limitBytes: number;
+  /** Done to the copy before it is committed: so a truncate copies no more than it keeps, and is one step. */
+  readonly changes: SetAttr | undefined;
   stat: Stat;
   copiedBytes: number;
 }
@@ -42,28 +43,40 @@ interface CopyUp {
 const isUp = (inode: UnionInode, want: Want): boolean =>
   inode.branch.writable && (want === 'metadata' || inode.data === undefined);
 
-/** Errors: EROFS no writable branch on the left; ENOSPC, EDQUOT none has room; EBUSY the lower would not hold still. */
-export function* copyUp(inode: UnionInode, want: Want, limitBytes = Infinity): Task<void> {
-  if (isUp(inode, want)) return;
+/**
+ * `changes` are made to the copy of a regular file with its copy-up: true if they were.
+ * Errors: EROFS no writable branch on the left; ENOSPC, EDQUOT none has room; EBUSY the lower would not hold still.
+ */
+export function* copyUp(inode: UnionInode, want: Want, changes?: SetAttr): Task<boolean> {
+  if (isUp(inode, want)) return false;
   using _ = yield* inode.copyUpLock.lock(inode);
-  if (isUp(inode, want)) return; // Raced with another copy-up: it is done.
-  if (inode.branch.writable) {
-    yield* fillMetacopy(inode, limitBytes);
-    return;
-  }
+  if (isUp(inode, want)) return false; // Raced with another copy-up: it is done.
   let failure = fsError(Errno.EROFS);
+  if (inode.branch.writable) {
+    const errno = yield* errnoOfFull(fillMetacopy(inode, limitBytes));
+    if (errno === undefined) return;
+    failure = fsError(errno);
+  }
   for (const branch of copyUpTargets(inode)) {
-    try {
-      const stat = yield* inode.real.getattr();
-      yield* copyUpTo({ inode, branch, want: effectiveWant(inode, want), limitBytes, stat, copiedBytes: 0 });
-      return;
-    } catch (error) {
-      const errno = errnoOf(error);
-      if (errno !== Errno.ENOSPC && errno !== Errno.EDQUOT && errno !== Errno.EROFS) throw error;
-      failure = fsError(errno);
-    }
+    const stat = yield* inode.real.getattr();
+    const ctx = { inode, branch, want: effectiveWant(inode, want), limitBytes, stat, copiedBytes: 0 };
+    const errno = yield* errnoOfFull(copyUpTo(ctx));
+    if (errno === undefined) return;
+    failure = fsError(errno);
   }
   throw failure;
+}
+
+/** Undefined if it is done; the errno that says "not on this branch: try the next"; else it throws. */
+function* errnoOfFull(attempt: Task<void>): Task<number | undefined> {
+  try {
+    yield* attempt;
+    return undefined;
+  } catch (error) {
+    const errno = errnoOf(error);
+    if (errno !== Errno.ENOSPC && errno !== Errno.EDQUOT && errno !== Errno.EROFS) throw error;
+    return errno;
+  }
 }
 
 /**
@@ -75,7 +88,7 @@ export function* copyUpToBranch(inode: UnionInode, branch: Branch): Task<void> {
   using _ = yield* inode.copyUpLock.lock(inode);
   if (inode.branch.index <= branch.index) return; // Raced with another copy-up.
   const stat = yield* inode.real.getattr();
-  yield* copyUpTo({ inode, branch, want: 'data', limitBytes: Infinity, stat, copiedBytes: 0 });
+  yield* copyUpTo({ inode, branch, want: 'data', changes: undefined, stat, copiedBytes: 0 });
 }
 
 const effectiveWant = (inode: UnionInode, want: Want): Want =>
@@ -114,23 +127,25 @@ function* copyUpNamed(ctx: CopyUp): Task<void> {
   const parent = yield* ensureLayer(inode.parent, branch);
   const temp = branch.tempName();
   const copy = yield* makeCopy(ctx, temp);
+  let before: Stat;
   try {
     yield* markImpure(branch, parent);
-    const before = yield* parent.getattr();
+    before = yield* parent.getattr();
     yield* branch.work.rename(temp, copy, parent, inode.name, undefined, 0); // COMMIT POINT
-    yield* setTimes(parent, before);
   } catch (error) {
-    yield* branch.work.unlink(temp, copy);
+    yield* branch.discard(branch.work.unlink(temp, copy));
+    copy.forget();
     throw error;
   }
   publish(ctx, copy);
+  yield* restoreTimes(parent, before);
 }
 
 /** A file without a name: nobody will find it, so nothing need be committed. */
 function* copyUpOrphan(ctx: CopyUp): Task<void> {
   const temp = ctx.branch.tempName();
   const copy = yield* makeCopy(ctx, temp);
-  yield* ctx.branch.work.unlink(temp, copy);
+  yield* ctx.branch.discard(ctx.branch.work.unlink(temp, copy));
   publish(ctx, copy);
 }
 
@@ -145,24 +160,35 @@ function* copyUpIndexed(ctx: CopyUp): Task<boolean> {
   try {
     yield* branch.work.rename(temp, copy, branch.indexDir, indexName, undefined, 0); // COMMIT POINT
   } catch (error) {
-    yield* branch.work.unlink(temp, copy);
+    yield* branch.discard(branch.work.unlink(temp, copy));
+    copy.forget();
     throw error;
   }
   const linked = inode.unionNlink ?? ctx.stat.nlink;
   publish(ctx, copy);
   inode.indexName = indexName;
-  yield* setUnionNlink(inode, linked);
+  yield* startUnionNlink(inode, linked, ctx.stat.nlink);
   yield* linkUp(inode, inode.parent, inode.name);
   for (const alias of inode.aliases ?? []) yield* linkUp(inode, alias.parent, alias.name);
-  yield* setUnionNlink(inode, linked);
+  yield* holdUnionNlink(inode);
   return true;
 }
 
-/** An indexed file may show under a name that is not in the upper tree yet: put it there. */
+/**
+ * Before one name of an indexed file is taken away or moved (X2): it may show under a name that is not
+ * in the upper tree yet, so put it there.
+ */
 export function* ensureLinkedUp(inode: UnionInode, dir: UnionInode, name: Name): Task<void> {
-  if (inode.indexName === undefined) return;
-  yield* linkUp(inode, dir, name);
-  yield* setUnionNlink(inode, inode.unionNlink!);
+  const { unionNlink, branch } = inode;
+  if (inode.indexName === undefined || unionNlink === undefined) return;
+  const present = yield* (dir.layerOn(branch)?.lookup(name) ?? taskOf(undefined));
+  present?.forget();
+  if (present === undefined) {
+    const lower = yield* originStat(inode);
+    if (lower !== undefined) yield* startUnionNlink(inode, unionNlink, lower.nlink);
+    yield* linkUp(inode, dir, name);
+  }
+  yield* holdUnionNlink(inode);
 }
 
 /** Give an indexed file its name in the upper tree too. */
@@ -176,7 +202,7 @@ function* linkUp(inode: UnionInode, dir: UnionInode | undefined, name: Name): Ta
   } catch (error) {
     if (errnoOf(error) !== Errno.EEXIST) throw error; // Linked up before.
   }
-  yield* setTimes(parent, before);
+  yield* restoreTimes(parent, before);
 }
 
 /** From here on the union shows the copy. The lower stays open only if its data is still needed. */
@@ -188,7 +214,8 @@ function publish(ctx: CopyUp, copy: Inode): void {
   inode.branch = ctx.branch;
   inode.hasOrigin = undefined;
   if (inode.type !== S_IFREG) lower.inode.forget();
-  else if (ctx.want === 'metadata') inode.data ??= lower;
+  else if (ctx.want === 'metadata' && inode.data === undefined) inode.data = lower;
+  else if (ctx.want === 'metadata') lower.inode.forget();
   else {
     (inode.data?.inode ?? lower.inode).forget();
     if (inode.data !== undefined) lower.inode.forget();
@@ -218,11 +245,12 @@ function* makeCopy(ctx: CopyUp, temp: Name): Task<Inode> {
     yield* copyXattrs(inode.real, copy);
     yield* markOrigin(ctx, copy);
     yield* setTimes(copy, stat);
+    if (ctx.changes !== undefined) yield* copy.setattr(ctx.changes);
     // As overlayfs: what is durable before the rename is data. Metadata is ordered by the branch's journal.
     if (ctx.copiedBytes > 0 && !inode.fs.options.volatile) yield* copy.fsync(false);
     return copy;
   } catch (error) {
-    yield* branch.work.unlink(temp, copy);
+    yield* branch.discard(branch.work.unlink(temp, copy));
     copy.forget();
     throw error;
   }
@@ -256,7 +284,7 @@ function* copyStableData(ctx: CopyUp, copy: Inode): Task<void> {
   const tries = ctx.inode.data === undefined ? COPY_TRIES : 1;
   for (let attempt = 1; ; attempt++) {
     const before = yield* source.getattr();
-    const bytes = Math.min(before.size, ctx.limitBytes);
+    const bytes = Math.min(before.size, ctx.changes?.size ?? Infinity);
     yield* copyData(source, copy, bytes);
     const after = yield* source.getattr();
     if (sameContentTimes(before, after)) {
@@ -286,7 +314,7 @@ function* copyData(source: Inode, target: Inode, length: number): Task<void> {
     position = end;
   }
   const stat = yield* target.getattr();
-  if (stat.size !== length) yield* target.setattr({ size: length });
+  if (stat.size < length) yield* target.setattr({ size: length });
 }
 
 function* nextData(source: Inode, position: number, length: number): Task<number> {
@@ -364,6 +392,15 @@ export const setTimes = (target: Inode, stat: Stat): Task<void> =>
     mtime: { sec: stat.mtimeSec, nsec: stat.mtimeNsec },
   });
 
+/** What was done in a directory is to leave no trace in its times. It is done, so a failure here is not its error. */
+function* restoreTimes(dir: Inode, before: Stat): Task<void> {
+  try {
+    yield* setTimes(dir, before);
+  } catch (error) {
+    if (errnoOf(error) === undefined) throw error;
+  }
+}
+
 /** C4. The directory's inode on that branch, made there if it is not yet. */
 export function* ensureLayer(dir: UnionInode, branch: Branch): Task<Inode> {
   const present = dir.layerOn(branch);
@@ -376,22 +413,24 @@ export function* ensureLayer(dir: UnionInode, branch: Branch): Task<Inode> {
   const temp = branch.tempName();
   const owner: Cred = { uid: stat.uid, gid: stat.gid, umask: 0, pid: 0 };
   const copy = yield* branch.work.mkdir(temp, stat.mode & PERMISSION_BITS, owner);
+  let before: Stat;
   try {
     yield* copy.setattr({ mode: stat.mode & PERMISSION_BITS });
     yield* copyXattrs(dir.real, copy);
     if (dir.branch.index > branch.index) {
-      yield* markOrigin({ inode: dir, branch, want: 'data', limitBytes: 0, stat, copiedBytes: 0 }, copy);
+      yield* markOrigin({ inode: dir, branch, want: 'data', changes: undefined, stat, copiedBytes: 0 }, copy);
       yield* markImpure(branch, parent);
     }
-    const before = yield* parent.getattr();
+    before = yield* parent.getattr();
     yield* setTimes(copy, stat);
     yield* branch.work.rename(temp, copy, parent, dir.name, undefined, 0); // COMMIT POINT
-    yield* setTimes(parent, before);
   } catch (error) {
-    yield* branch.work.rmdir(temp, copy);
+    yield* branch.discard(branch.work.rmdir(temp, copy));
+    copy.forget();
     throw error;
   }
   insertLayer(dir, branch, copy);
+  yield* restoreTimes(parent, before);
   return copy;
 }
 
@@ -409,15 +448,23 @@ function insertLayer(dir: UnionInode, branch: Branch, inode: Inode): void {
   lowers.splice(at < 0 ? lowers.length : at, 0, { branch, inode });
 }
 
-/** The data of a metacopy file comes up: into the upper file, then the mark goes. */
-function* fillMetacopy(inode: UnionInode, limitBytes: number): Task<void> {
+/**
+ * The data of a metacopy file comes up: all of it, into the upper file, then the mark goes. A crash on
+ * the way leaves the file as it was but for what any write changes: mtime and the privilege bits.
+ */
+function* fillMetacopy(inode: UnionInode): Task<void> {
   const stat = yield* inode.real.getattr();
-  const ctx: CopyUp = { inode, branch: inode.branch, want: 'data', limitBytes, stat, copiedBytes: 0 };
+  const ctx: CopyUp = { inode, branch: inode.branch, want: 'data', changes: undefined, stat, copiedBytes: 0 };
   const capability = yield* inode.real.getxattr!(CAPABILITY);
-  yield* copyStableData(ctx, inode.real);
-  // Writing cleared what a write must clear, but this is not the user's write: give it back.
-  yield* inode.real.setattr({ mode: stat.mode & PERMISSION_BITS });
-  if (capability !== undefined) yield* inode.real.setxattr!(CAPABILITY, capability, 0);
+  try {
+    yield* copyStableData(ctx, inode.real);
+    // Writing cleared what a write must clear, but this is not the user's write: give it back.
+    yield* inode.real.setattr({ mode: stat.mode & PERMISSION_BITS });
+    if (capability !== undefined) yield* inode.real.setxattr!(CAPABILITY, capability, 0);
+  } catch (error) {
+    yield* restoreTimes(inode.real, stat);
+    throw error;
+  }
   yield* setTimes(inode.real, stat);
   if (ctx.copiedBytes > 0 && !inode.fs.options.volatile) yield* inode.real.fsync(false);
   yield* inode.branch.removeOverlayXattr(inode.real, METACOPY); // COMMIT POINT
