@@ -53,15 +53,15 @@ export function* copyUp(inode: UnionInode, want: Want, changes?: SetAttr): Task<
   if (isUp(inode, want)) return false; // Raced with another copy-up: it is done.
   let failure = fsError(Errno.EROFS);
   if (inode.branch.writable) {
-    const errno = yield* errnoOfFull(fillMetacopy(inode, limitBytes));
-    if (errno === undefined) return;
+    const errno = yield* errnoOfFull(fillMetacopy(inode));
+    if (errno === undefined) return false;
     failure = fsError(errno);
   }
   for (const branch of copyUpTargets(inode)) {
     const stat = yield* inode.real.getattr();
-    const ctx = { inode, branch, want: effectiveWant(inode, want), limitBytes, stat, copiedBytes: 0 };
+    const ctx = { inode, branch, want: effectiveWant(inode, want), changes, stat, copiedBytes: 0 };
     const errno = yield* errnoOfFull(copyUpTo(ctx));
-    if (errno === undefined) return;
+    if (errno === undefined) return changes !== undefined && inode.type === S_IFREG;
     failure = fsError(errno);
   }
   throw failure;
@@ -462,6 +462,9 @@ function* fillMetacopy(inode: UnionInode): Task<void> {
     yield* inode.real.setattr({ mode: stat.mode & PERMISSION_BITS });
     if (capability !== undefined) yield* inode.real.setxattr!(CAPABILITY, capability, 0);
   } catch (error) {
+    // Half of the data, which nobody sees: give its space back.
+    yield* inode.real.setattr({ size: 0 });
+    yield* inode.real.setattr({ size: stat.size });
     yield* restoreTimes(inode.real, stat);
     throw error;
   }
