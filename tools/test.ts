@@ -26,6 +26,9 @@ const PROGRAMS: readonly (readonly [program: string, debian: string])[] = [
   ['getfattr', 'attr'],
   ['setfacl', 'acl'],
   ['setpriv', 'util-linux'],
+  ['patch', 'patch'],
+  ['debootstrap', 'debootstrap'],
+  ['dpkg-source', 'dpkg-dev'],
 ];
 /** Headers without which gcc builds no test program. */
 const HEADERS: readonly (readonly [header: string, debian: string])[] = [

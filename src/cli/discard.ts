@@ -1,4 +1,5 @@
 /** `palimpsest discard`: the changes are thrown away. */
+import { existsSync } from 'node:fs';
 import { runSync } from '../kernel/task.ts';
 import { discard } from '../layers/discard.ts';
 import { jsonOf, renderNameStatus, renderSummary } from '../layers/render.ts';
@@ -15,6 +16,7 @@ import {
 import { EXIT_OK } from './exit.ts';
 import { STDERR, note, printBytes, printJson } from './output.ts';
 import type { Subject, SubjectLayer } from './subject.ts';
+import { recoverLayer } from './recover.ts';
 import { findSubject, flushSubject, pathsByLayer, whileUnmounted } from './subject.ts';
 import { removeWorkspace } from './workspace.ts';
 
@@ -43,6 +45,13 @@ function discardLayers(
     changes.push(...shownChanges(subject, open.layer, result.changes));
   });
   return changes;
+}
+
+/** A commit of this workspace that was cut short has its other half in the real tree. */
+function recoverIfReadable(subject: Subject): void {
+  for (const layer of subject.layers) {
+    if (existsSync(layer.view)) recoverLayer(layer);
+  }
 }
 
 /** For the report. A workspace whose tree has gone can still be thrown away. */
@@ -84,6 +93,7 @@ export async function discardCommand(
     if (!whole || workspace === undefined) {
       return report(discardLayers(subject, chosen, options), options);
     }
+    recoverIfReadable(subject);
     const changes = changesIfReadable(subject);
     removeWorkspace(workspace);
     return report(changes, options);

@@ -53,7 +53,7 @@ function statusOf(error: unknown, argv: readonly string[]): number {
   }
   if (error instanceof Error && (error.name === 'LayerError' || error.name === 'FsError')) {
     note(`palimpsest: ${error.message}`);
-    return EXIT_FAILED;
+    return argv[0] === 'run' ? EXIT_OURS : EXIT_FAILED;
   }
   note(`palimpsest: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`);
   return EXIT_OURS;

@@ -1,4 +1,5 @@
 /** `palimpsest mount`. */
+import { readdirSync } from 'node:fs';
 import { resolve } from 'node:path';
 import {
   MountError,
@@ -8,7 +9,7 @@ import {
   isNamelessSpec,
 } from '../mount/options.ts';
 import type { BranchWords, MountRequest } from '../mount/options.ts';
-import { planMount, realDirectory } from '../mount/plan.ts';
+import { type MountPlan, planMount, realDirectory } from '../mount/plan.ts';
 import { daemonArguments, daemonEnvironment, logPath, startDaemon } from '../mount/start.ts';
 import { ensurePrivateDirectory, runtimeDirectory } from '../mount/state.ts';
 import { EXIT_OK } from './exit.ts';
@@ -58,12 +59,22 @@ export async function mountCommand(words: string[], given: MountCommandOptions):
     runtimeDirectory: directory,
     log: logPath(directory, target),
   });
+  await recoverBeneath(plan);
   if (given.foreground === true) {
     const argv = [process.execPath, ...daemonArguments(plan)];
     process.execve!(process.execPath, argv, daemonEnvironment() as Record<string, string>);
   }
   await startDaemon(plan);
   return EXIT_OK;
+}
+
+/** A commit that was cut short must not show in the view. Loaded only if there is one. */
+async function recoverBeneath(plan: MountPlan): Promise<void> {
+  const [top, lower, ...more] = plan.branches;
+  if (top?.mode !== 'rw' || lower === undefined || more.length > 0) return;
+  if (!readdirSync(lower.path).some((name) => name.startsWith('.palimpsest-commit-'))) return;
+  const { layerOfPlan } = await import('./subject.ts');
+  (await import('./recover.ts')).recoverLayer(layerOfPlan(plan));
 }
 
 const hasValue = (value: unknown): boolean =>

@@ -1,7 +1,8 @@
 /** A commit that was cut short (killed, out of power) is finished or undone before anyone looks. */
-import { accessSync, constants } from 'node:fs';
+import { accessSync, constants, readdirSync } from 'node:fs';
 import { runSync } from '../kernel/task.ts';
 import { recoverCommit } from '../layers/recover.ts';
+import { STAGING_PREFIX } from '../layers/whiteout-format.ts';
 import { processStart } from '../mount/state.ts';
 import { note } from './output.ts';
 import { OpenLayer, type Subject, type SubjectLayer } from './subject.ts';
@@ -12,6 +13,11 @@ export const ownerText = (): string => `${process.pid}:${processStart(process.pi
 function ownerAlive(owner: string): boolean {
   const [pid, start] = owner.split(':');
   return processStart(Number(pid)) === start;
+}
+
+/** What an unfinished commit leaves at the root of its base: looked for before anything is loaded. */
+function hasStaging(path: string): boolean {
+  return readdirSync(path).some((name) => name.startsWith(STAGING_PREFIX));
 }
 
 function canWrite(path: string): boolean {
@@ -33,7 +39,9 @@ const SENTENCES = {
 } as const;
 
 export function recoverLayer(layer: SubjectLayer): void {
-  if (layer.lowers.length !== 1 || !canWrite(layer.lowers[0]!)) return;
+  const [lower] = layer.lowers;
+  if (lower === undefined || layer.lowers.length > 1) return;
+  if (!hasStaging(lower) || !canWrite(lower)) return;
   using open = new OpenLayer(layer, true);
   const base = open.set.lowers[0]!;
   const { upper, work, hidden } = open.set;

@@ -7,6 +7,7 @@ import { commitLayers, reportCommit } from './commit.ts';
 import { EXIT_OK } from './exit.ts';
 import { STDERR, ask, note, printBytes, table } from './output.ts';
 import type { OnExit } from './run.ts';
+import { recoverSubject } from './recover.ts';
 import { findSubject, whileUnmounted } from './subject.ts';
 import { type Workspace, removeWorkspace } from './workspace.ts';
 
@@ -41,6 +42,10 @@ export async function dropIfUnused(workspace: Workspace): Promise<void> {
     note(`palimpsest: the workspace ${workspace.name} is left over: ${error.message}`);
   }
 }
+
+/** A commit that was cut short must not show in the view. */
+export const recoverBefore = (workspace: Workspace): void =>
+  recoverSubject(findSubject(workspace.name));
 
 function showChanges(changes: readonly Change[]): void {
   const shown = changes.length > SHOWN_MAX ? changes.slice(0, SHOWN_MAX) : changes;

@@ -212,9 +212,10 @@ export async function runCommand(command: string[], options: RunCommandOptions):
     throw new MountError('usage', '--on-exit ask needs a terminal; use keep, commit or discard');
   }
   const place = placeOf(options);
-  const { afterRun, dropIfUnused } = await import('./run-exit.ts');
+  const { afterRun, dropIfUnused, recoverBefore } = await import('./run-exit.ts');
   let report: InsideReport;
   try {
+    recoverBefore(place.workspace);
     report = await runInside(place, command, environmentOf(place, options.env ?? []));
   } catch (error) {
     if (place.temporary) await dropIfUnused(place.workspace);

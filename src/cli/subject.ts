@@ -43,7 +43,7 @@ export interface Subject {
   records: MountRecord[];
 }
 
-function layerOfPlan(plan: MountPlan): SubjectLayer {
+export function layerOfPlan(plan: MountPlan): SubjectLayer {
   const [top, ...lowers] = plan.branches;
   if (top?.mode !== 'rw') {
     throw new MountError(

@@ -64,7 +64,9 @@ class Daemon {
     this.#worker = worker;
     this.#port = port;
     this.#worker.on('message', (message: EngineMessage) => this.#hear(message));
-    this.#worker.on('error', (error) => this.#fail(`engine: ${String(error)}`));
+    this.#worker.on('error', (error) =>
+      this.#fail(`engine: ${error instanceof Error ? error.stack : String(error)}`),
+    );
     this.#worker.on('exit', () => this.#engineGone());
     this.#port.postMessage({ plan, wakeFd: this.#wakeFd } satisfies EngineOrders);
   }

@@ -59,8 +59,11 @@ export function realTarget(path: string): string {
 
 export function recordOfTarget(target: string): MountRecord | undefined {
   const namespace = String(statSync('/proc/self/ns/mnt').ino);
-  return readRecords().findLast(
-    (record) => record.plan.target === target && record.mountNamespace === namespace,
+  const records = readRecords().filter((record) => record.plan.target === target);
+  const here = records.findLast((record) => record.mountNamespace === namespace);
+  // Made in another namespace, and propagated to this one. What `run` mounts never is.
+  return (
+    here ?? records.findLast((record) => record.plan.workspace === undefined && isAlive(record))
   );
 }
 
