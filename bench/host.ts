@@ -6,6 +6,7 @@
 import { spawnSync } from 'node:child_process';
 import { readFileSync, readdirSync } from 'node:fs';
 import * as os from 'node:os';
+import { basename } from 'node:path';
 
 export class CommandFailed extends Error {
   override name = 'CommandFailed';
@@ -59,7 +60,10 @@ export function run(argv: readonly string[], options: RunOptions = {}): RunResul
     const why = timedOut
       ? 'timed out'
       : (result.error?.message ?? `exit ${result.status ?? result.signal}`);
-    throw new CommandFailed(`${program}: ${why}${said === '' ? '' : `: ${said}`}`, timedOut);
+    throw new CommandFailed(
+      `${basename(program)}: ${why}${said === '' ? '' : `: ${said}`}`,
+      timedOut,
+    );
   }
   return { stdout: String(result.stdout ?? ''), ms };
 }

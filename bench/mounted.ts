@@ -240,7 +240,8 @@ function noteUpperBytes(row: Row, subject: Subject, result: RowResult): void {
 
 /** One figure, in nanoseconds. */
 function measureOnce(row: Row, subject: Subject, context: Context, tag: string): number {
-  if (row.mount !== 'as-is') subject.remount(row.mount);
+  if (row.mount === 'as-is') subject.ensureMounted();
+  else subject.remount(row.mount);
   if (row.id === 'seq-read' || row.id === 'seq-reread' || row.id === 'mmap-read')
     warmHost(context.lower);
   if (row.settle === true) run(['sync']);

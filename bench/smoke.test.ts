@@ -9,6 +9,7 @@ import { plotTable } from './plot.ts';
 import { markdown } from './report.ts';
 import type { Results, TableResult } from './results.ts';
 import { compiledLoad, makeLowerTree } from './sources.ts';
+import { Subject } from './subjects.ts';
 
 const gcc = ((): string | false => {
   try {
@@ -93,4 +94,11 @@ test('the plot has a bar for each figure', () => {
   const svg = plotTable(TABLE, RESULTS);
   const bars = svg.match(/height="10" fill/g) ?? [];
   assert.equal(bars.length, 9);
+});
+
+test('a subject whose mount fails gives its reason, not the figures of the bare mount point', (t) => {
+  const dir = mkdtempSync(join(tmpdir(), 'palimpsest-bench-smoke-'));
+  t.after(() => rmSync(dir, { recursive: true, force: true }));
+  const subject = new Subject('overlayfs', { base: dir, lowers: [join(dir, 'missing')] });
+  for (const _attempt of [1, 2]) assert.throws(() => subject.ensureMounted(), CommandFailed);
 });

@@ -125,6 +125,11 @@ export class Subject {
     return processesWith(this.mountPoint).filter((pid) => pid !== this.place.namespace?.pid);
   }
 
+  /** Whether there is something to measure: the bare mount point would answer, and wrongly. */
+  ensureMounted(): void {
+    if (this.id !== 'plain' && !this.mounted) this.mount();
+  }
+
   /** Runs a command where the mount can be seen. */
   run(argv: readonly string[], options: RunOptions = {}): RunResult {
     return run([...(this.place.namespace?.prefix ?? []), ...argv], options);
@@ -144,6 +149,9 @@ export class Subject {
       const device = this.run(['stat', '-c', '%d', this.mountPoint]).stdout.trim();
       this.connection = this.id === 'overlayfs' ? undefined : device;
       return ms;
+    } catch (error) {
+      if (!(error instanceof CommandFailed)) throw error;
+      throw new CommandFailed(`${error.message}: ${this.lastWords()}`, error.timedOut);
     } finally {
       closeSync(log);
     }
@@ -180,6 +188,11 @@ export class Subject {
     if (this.connection === undefined) return;
     const file = `/sys/fs/fuse/connections/${this.connection}/abort`;
     if (existsSync(file)) writeFileSync(file, '1');
+  }
+
+  /** What the mount command said before it failed. */
+  private lastWords(): string {
+    return readFileSync(join(this.dir, 'log'), 'latin1').trim().split('\n').at(-1) ?? '';
   }
 
   private environment(): Record<string, string> {
