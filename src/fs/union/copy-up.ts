@@ -11,7 +11,7 @@
  * cf. fs/overlayfs/copy_up.c
  */
 import { Errno } from '../../abi/errno.ts';
-import { SEEK_DATA, SEEK_HOLE } from '../../abi/fcntl.ts';
+import { FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, SEEK_DATA, SEEK_HOLE } from '../../abi/fcntl.ts';
 import { PERMISSION_BITS, S_IFDIR, S_IFLNK, S_IFREG } from '../../abi/mode.ts';
 import type { Stat } from '../../abi/stat.ts';
 import { errnoOf, fail, fsError } from '../../kernel/error.ts';
@@ -364,7 +364,12 @@ function* copyByReading(source: Inode, target: Inode, start: number, end: number
     const length = Math.min(bytes.length, end - position);
     const got = yield* source.read({ bytes, offset: 0, length }, position);
     if (got === 0) return;
-    yield* target.write({ bytes, offset: 0, length: got }, position);
+    // A write may end early where space ends: the next one says so.
+    for (let done = 0; done < got; ) {
+      const written = yield* target.write({ bytes, offset: done, length: got - done }, position + done);
+      if (written === 0) fail(Errno.EIO);
+      done += written;
+    }
     position += got;
   }
 }
@@ -452,6 +457,17 @@ function insertLayer(dir: UnionInode, branch: Branch, inode: Inode): void {
  * The data of a metacopy file comes up: all of it, into the upper file, then the mark goes. A crash on
  * the way leaves the file as it was but for what any write changes: mtime and the privilege bits.
  */
+function* punchAll(file: Inode, size: number): Task<void> {
+  try {
+    yield* file.fallocate?.(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, size) ?? nothing();
+  } catch (error) {
+    if (errnoOf(error) !== Errno.EOPNOTSUPP) throw error;
+  }
+}
+
+// oxlint-disable-next-line require-yield
+function* nothing(): Task<void> {}
+
 function* fillMetacopy(inode: UnionInode): Task<void> {
   const stat = yield* inode.real.getattr();
   const ctx: CopyUp = { inode, branch: inode.branch, want: 'data', changes: undefined, stat, copiedBytes: 0 };
@@ -462,9 +478,8 @@ function* fillMetacopy(inode: UnionInode): Task<void> {
     yield* inode.real.setattr({ mode: stat.mode & PERMISSION_BITS });
     if (capability !== undefined) yield* inode.real.setxattr!(CAPABILITY, capability, 0);
   } catch (error) {
-    // Half of the data, which nobody sees: give its space back.
-    yield* inode.real.setattr({ size: 0 });
-    yield* inode.real.setattr({ size: stat.size });
+    // Half of the data, which nobody sees: give its space back, without a moment of another size.
+    yield* punchAll(inode.real, stat.size);
     yield* restoreTimes(inode.real, stat);
     throw error;
   }
