@@ -53,7 +53,10 @@ function indexedChanges(diff: DiffContext, at: ReadonlyMap<string, Change>): Map
   for (const names of diff.links.values()) {
     const origin = names.find((name) => name.indexed === true && at.has(name.path))?.oldIno;
     if (origin === undefined) continue;
-    indexed.set(origin, names.map((name) => at.get(name.path)).filter((change) => change !== undefined));
+    indexed.set(
+      origin,
+      names.map((name) => at.get(name.path)).filter((change) => change !== undefined),
+    );
   }
   return indexed;
 }
@@ -70,7 +73,8 @@ function* namesOfSameFile(index: ChangeIndex, change: Change): Task<Change[]> {
     if (!isDirNode(node)) needed.push(...(index.indexed.get((yield* statOf(node)).ino) ?? []));
   };
   yield* visit(oldNode);
-  if (isDirNode(oldNode) && (change.op === 'D' || change.op === 'T')) yield* walkBeneath(oldNode, visit);
+  if (isDirNode(oldNode) && (change.op === 'D' || change.op === 'T'))
+    yield* walkBeneath(oldNode, visit);
   return needed;
 }
 
@@ -88,7 +92,8 @@ function neededBy(diff: DiffContext, index: ChangeIndex, change: Change): Change
   }
   const old = change.oldNode;
   if (old !== undefined && (change.op === 'D' || change.op === 'T')) {
-    for (const [from, to] of diff.moved) if (from.startsWith(`${old.path}/`)) needed.push(index.at.get(to));
+    for (const [from, to] of diff.moved)
+      if (from.startsWith(`${old.path}/`)) needed.push(index.at.get(to));
   }
   return needed.filter((c) => c !== undefined);
 }
@@ -97,7 +102,8 @@ function neededBy(diff: DiffContext, index: ChangeIndex, change: Change): Change
 function refuseTornMetacopies(diff: DiffContext, chosen: Set<Change>): void {
   if (chosen.size === diff.changes.length) return;
   const gone = new Set<string>();
-  for (const { op, oldNode } of chosen) if (oldNode !== undefined && op !== 'X') gone.add(oldNode.path);
+  for (const { op, oldNode } of chosen)
+    if (oldNode !== undefined && op !== 'X') gone.add(oldNode.path);
   for (const change of diff.changes) {
     const dataPath = change.newNode?.dataPath;
     if (dataPath === undefined || chosen.has(change)) continue;

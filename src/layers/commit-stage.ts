@@ -54,15 +54,25 @@ export function* stageCommit(input: {
 }): Task<Step[]> {
   const { diff, chosen, staging, onProgress } = input;
   const ctx: StageContext = {
-    diff, chosen, staging, onProgress,
+    diff,
+    chosen,
+    staging,
+    onProgress,
     complete: chosen.size === diff.changes.length,
-    stagedDirs: new Map(), linkTargets: new Map(), inPlace: new Set(), groupOf: new Map(),
-    steps: [], touched: new Set(), count: 0,
+    stagedDirs: new Map(),
+    linkTargets: new Map(),
+    inPlace: new Set(),
+    groupOf: new Map(),
+    steps: [],
+    touched: new Set(),
+    count: 0,
     progress: { phase: 'stage', path: '', done: 0, total: chosen.size, bytes: 0 },
   };
   yield* planLinks(ctx);
   stepsOfDepartures(ctx);
-  for (const change of [...chosen, ...unchangedLinks(ctx)].sort((a, b) => (a.path < b.path ? -1 : 1))) {
+  for (const change of [...chosen, ...unchangedLinks(ctx)].sort((a, b) =>
+    a.path < b.path ? -1 : 1,
+  )) {
     if (change.op !== 'D') yield* stageChange(ctx, change);
   }
   yield* settleStagedDirs(ctx);
@@ -96,7 +106,9 @@ function stepsOfDepartures(ctx: StageContext): void {
   for (const change of ctx.chosen) {
     if (change.op !== 'D' && change.op !== 'R') continue;
     const old = change.oldNode!;
-    const parent = selfAndParents(old.path).slice(1).find((path) => goes.has(path));
+    const parent = selfAndParents(old.path)
+      .slice(1)
+      .find((path) => goes.has(path));
     // It goes along with the directory that it is in.
     if (parent !== undefined && goes.get(parent) === true && goes.get(old.path) === true) continue;
     const parked = `${goes.get(old.path) === true ? 'old' : 'keep'}/${nextName(ctx)}`;
@@ -147,12 +159,20 @@ function unchangedLinks(ctx: StageContext): Change[] {
   const known = new Set(ctx.diff.changes.filter((c) => c.op !== 'D').map((c) => c.path));
   const following: Change[] = [];
   for (const [path, group] of ctx.groupOf) {
-    if (known.has(path) || ctx.inPlace.has(path) || !group.names.some((n) => known.has(n.path))) continue;
+    if (known.has(path) || ctx.inPlace.has(path) || !group.names.some((n) => known.has(n.path)))
+      continue;
     const name = group.names.find((n) => n.path === path)!;
     if (name.oldNode === undefined) continue;
     following.push({
-      path, op: 'X', type: 'file', mode: 0, size: 0, uid: 0, gid: 0,
-      newNode: name.node, oldNode: name.oldNode,
+      path,
+      op: 'X',
+      type: 'file',
+      mode: 0,
+      size: 0,
+      uid: 0,
+      gid: 0,
+      newNode: name.node,
+      oldNode: name.oldNode,
     });
   }
   return following;
@@ -188,7 +208,9 @@ function* staysInPlace(ctx: StageContext, change: Change): Task<boolean> {
 function* stepOfMetadata(ctx: StageContext, change: Change): Task<void> {
   const old = change.oldNode!;
   ctx.steps.push({
-    kind: 'attributes', path: change.path, oldPath: old.path,
+    kind: 'attributes',
+    path: change.path,
+    oldPath: old.path,
     to: yield* attributesOf(metadataInode(change.newNode!)),
     from: yield* attributesOf(metadataInode(old)),
   });
@@ -201,7 +223,9 @@ function* stageObject(ctx: StageContext, dir: Inode, name: Name, node: ViewNode)
     yield* dir.link(name, target);
     return (yield* dir.lookup(name))!;
   }
-  const onBytes = (bytes: number): void => { ctx.progress.bytes += bytes; };
+  const onBytes = (bytes: number): void => {
+    ctx.progress.bytes += bytes;
+  };
   const staged = yield* stageCopy(dir, name, node, onBytes);
   if (group !== undefined) ctx.linkTargets.set(group.ino, staged);
   if (isDir(staged.type)) ctx.stagedDirs.set(node.path, staged);
@@ -270,7 +294,11 @@ function touchParentsOfDepartures(ctx: StageContext): void {
   }
 }
 
-function* stepOfDirectory(ctx: StageContext, dir: UpperDir, change: Change | undefined): Task<void> {
+function* stepOfDirectory(
+  ctx: StageContext,
+  dir: UpperDir,
+  change: Change | undefined,
+): Task<void> {
   const { path } = dir.node;
   const old = dir.counterpart!;
   const isWhole = change !== undefined && change.timesOnly !== true;
@@ -282,7 +310,11 @@ function* stepOfDirectory(ctx: StageContext, dir: UpperDir, change: Change | und
   const to: Attributes = isWhole ? yield* attributesOf(metadataInode(dir.node)) : timesOf(after);
   assert(isDirNode(old), 'a directory stands for a directory');
   ctx.steps.push({
-    kind: 'attributes', path, oldPath: old.path, from, ...(wanted ? { to } : {}),
+    kind: 'attributes',
+    path,
+    oldPath: old.path,
+    from,
+    ...(wanted ? { to } : {}),
   });
 }
 

@@ -63,11 +63,20 @@ export function* planCommit(options: CommitOptions): Task<CommitPlan> {
   const conflicts = [...found.values()].sort((a, b) => (a.path < b.path ? -1 : 1));
   const givenUp = mode === 'theirs' ? withBeneath(wanted, found) : new Set<Change>();
   const chosen = new Set([...wanted].filter((change) => !givenUp.has(change)));
-  const refused = mode === 'fail' ? conflicts.length > 0
-    : mode === 'ours' && conflicts.some((conflict) => conflict.kind === 'mount');
+  const refused =
+    mode === 'fail'
+      ? conflicts.length > 0
+      : mode === 'ours' && conflicts.some((conflict) => conflict.kind === 'mount');
   return {
-    options, diff, chosen, givenUp, conflicts, refused,
-    changes: [...chosen].filter((c) => c.timesOnly !== true).sort((a, b) => (a.path < b.path ? -1 : 1)),
+    options,
+    diff,
+    chosen,
+    givenUp,
+    conflicts,
+    refused,
+    changes: [...chosen]
+      .filter((c) => c.timesOnly !== true)
+      .sort((a, b) => (a.path < b.path ? -1 : 1)),
     bytes: yield* bytesOf(chosen),
     seen: yield* snapshotOf(chosen),
   };
@@ -78,13 +87,18 @@ function* checkOptions(options: CommitOptions): Task<void> {
   if (lowers.length !== 1) {
     throw new LayerError(Errno.EINVAL, 'a commit needs a workspace over exactly one directory');
   }
-  if (!/^[A-Za-z0-9-]{1,64}$/.test(id)) throw new LayerError(Errno.EINVAL, `not a name for a commit: ${id}`);
+  if (!/^[A-Za-z0-9-]{1,64}$/.test(id))
+    throw new LayerError(Errno.EINVAL, `not a name for a commit: ${id}`);
   const a = yield* base.getattr();
   const b = yield* lowers[0]!.getattr();
-  if (a.ino !== b.ino) throw new LayerError(Errno.EINVAL, 'the base is not what the workspace lies over');
+  if (a.ino !== b.ino)
+    throw new LayerError(Errno.EINVAL, 'the base is not what the workspace lies over');
   for (const other of yield* stagingIds(base)) {
     if (yield* isUnfinished(options, other)) {
-      throw new LayerError(Errno.EBUSY, `an unfinished commit is in the base (${stagingName(other)})`);
+      throw new LayerError(
+        Errno.EBUSY,
+        `an unfinished commit is in the base (${stagingName(other)})`,
+      );
     }
   }
 }
@@ -99,7 +113,10 @@ function* isUnfinished(options: CommitOptions, id: string): Task<boolean> {
 }
 
 /** With a directory that is given up goes all that the upper has in it. */
-function withBeneath(wanted: ReadonlySet<Change>, found: ReadonlyMap<Change, Conflict>): Set<Change> {
+function withBeneath(
+  wanted: ReadonlySet<Change>,
+  found: ReadonlyMap<Change, Conflict>,
+): Set<Change> {
   const dropped = new Set(found.keys());
   const dirs = [...dropped].filter((c) => c.op !== 'D' && c.op !== 'X' && c.type === 'dir');
   for (const change of wanted) {
@@ -142,12 +159,17 @@ function* snapshotOf(chosen: ReadonlySet<Change>): Task<Map<Change, string>> {
 /** Errors: LayerError where it refuses; what the filesystem says, with the base as it was. */
 export function* applyCommit(plan: CommitPlan): Task<CommitResult> {
   const result = {
-    changes: [...plan.changes], conflicts: [...plan.conflicts], bytes: plan.bytes,
+    changes: [...plan.changes],
+    conflicts: [...plan.conflicts],
+    bytes: plan.bytes,
   };
   if (plan.refused) {
     if (plan.options.conflict !== 'ours') return { ...result, applied: false };
     const [mount] = plan.conflicts.filter((conflict) => conflict.kind === 'mount');
-    throw new LayerError(Errno.EXDEV, `${quotePath(mount!.path)} ${mount!.reason}: nothing was committed`);
+    throw new LayerError(
+      Errno.EXDEV,
+      `${quotePath(mount!.path)} ${mount!.reason}: nothing was committed`,
+    );
   }
   if (plan.chosen.size === 0) {
     yield* pruneOnly(plan);
@@ -179,7 +201,10 @@ function* checkSpace(plan: CommitPlan): Task<void> {
   const free = space.bavail * space.frsize;
   const need = plan.bytes + plan.chosen.size * BYTES_PER_CHANGE;
   if (need > free) {
-    throw new LayerError(Errno.ENOSPC, `the base needs ${need} bytes for this commit and has ${free}`);
+    throw new LayerError(
+      Errno.ENOSPC,
+      `the base needs ${need} bytes for this commit and has ${free}`,
+    );
   }
   // Filesystems that make inodes as they go say 0 of 0.
   if (space.files > 0 && space.ffree < plan.chosen.size) {
@@ -192,7 +217,12 @@ function* prepare(plan: CommitPlan): Task<Staging> {
   const { base, id, onProgress } = plan.options;
   try {
     const dirs = yield* createStaging(base, id, plan.options.owner ?? '');
-    const steps = yield* stageCommit({ diff: plan.diff, chosen: plan.chosen, staging: dirs, onProgress });
+    const steps = yield* stageCommit({
+      diff: plan.diff,
+      chosen: plan.chosen,
+      staging: dirs,
+      onProgress,
+    });
     const journalFile = yield* dirs.dir.create(JOURNAL, 0o600, ROOT);
     const prunes = yield* prunesOf(plan.diff, new Set([...plan.chosen, ...plan.givenUp]));
     yield* checkUnchanged(plan);
@@ -211,10 +241,17 @@ function* seal(
 ): Task<Journal> {
   const { upper, id, owner } = plan.options;
   const header = {
-    kind: 'header', format: JOURNAL_FORMAT, id, owner: owner ?? '',
+    kind: 'header',
+    format: JOURNAL_FORMAT,
+    id,
+    owner: owner ?? '',
     upper: identityOf(yield* upper.getattr()),
   } as const;
-  return yield* writeJournal(content.journalFile, { header, steps: content.steps, prunes: content.prunes });
+  return yield* writeJournal(content.journalFile, {
+    header,
+    steps: content.steps,
+    prunes: content.prunes,
+  });
 }
 
 function* checkUnchanged(plan: CommitPlan): Task<void> {
@@ -222,7 +259,10 @@ function* checkUnchanged(plan: CommitPlan): Task<void> {
     const { path } = change.oldNode!;
     const now = (yield* placeOf(plan.options.base, path))?.inode;
     if (now === undefined || fingerprint(yield* now.getattr()) !== seen) {
-      throw new LayerError(Errno.EAGAIN, `${quotePath(path)} changed in the base during the commit: nothing was committed`);
+      throw new LayerError(
+        Errno.EAGAIN,
+        `${quotePath(path)} changed in the base during the commit: nothing was committed`,
+      );
     }
   }
 }
@@ -244,7 +284,8 @@ function* rollBack(plan: CommitPlan, staging: Staging, cause: unknown): Task<voi
 }
 
 type FinishOptions = Pick<
-  CommitOptions, 'upper' | 'work' | 'hidden' | 'base' | 'xattrPrefix' | 'dotWhiteouts' | 'onProgress'
+  CommitOptions,
+  'upper' | 'work' | 'hidden' | 'base' | 'xattrPrefix' | 'dotWhiteouts' | 'onProgress'
 >;
 
 export const pruneTarget = (options: FinishOptions): Parameters<typeof runPrunes>[0] => ({

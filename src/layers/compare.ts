@@ -43,7 +43,8 @@ export function* compareNodes(
   const oldStat = yield* statOf(oldNode);
   const newStat = yield* statOf(newNode);
   const skip = options.skipContent === true;
-  const content = !skip && (yield* contentDiffers(oldNode, newNode, { oldStat, newStat }, options.onBytes));
+  const content =
+    !skip && (yield* contentDiffers(oldNode, newNode, { oldStat, newStat }, options.onBytes));
   return {
     content,
     mode: (oldStat.mode & PERMISSION_BITS) !== (newStat.mode & PERMISSION_BITS),
@@ -66,7 +67,8 @@ function* contentDiffers(
     case S_IFREG:
       if (oldStat.size !== newStat.size) return true;
       // Only the metadata was copied up: the data is the very same inode.
-      if (newNode.pieces.length > 1 && (yield* isSameInode(dataInode(oldNode), dataInode(newNode)))) return false;
+      if (newNode.pieces.length > 1 && (yield* isSameInode(dataInode(oldNode), dataInode(newNode))))
+        return false;
       return yield* bytesDiffer(dataInode(oldNode), dataInode(newNode), newStat.size, onBytes);
     case S_IFLNK: {
       const target = yield* metadataInode(oldNode).readlink();
@@ -84,7 +86,11 @@ function* isSameInode(a: Inode, b: Inode): Task<boolean> {
   if (a === b) return true;
   const statA = yield* a.getattr();
   const statB = yield* b.getattr();
-  return statA.ino === statB.ino && statA.devMajor === statB.devMajor && statA.devMinor === statB.devMinor;
+  return (
+    statA.ino === statB.ino &&
+    statA.devMajor === statB.devMajor &&
+    statA.devMinor === statB.devMinor
+  );
 }
 
 function* bytesDiffer(a: Inode, b: Inode, size: number, onBytes?: OnBytes): Task<boolean> {
@@ -178,8 +184,13 @@ export function* digestOf(node: ViewNode, onBytes?: OnBytes): Task<string> {
   const hash = createHash('sha256');
   const { size } = yield* statOf(node);
   const bytes = new Uint8Array(Math.min(Math.max(size, 1), CHUNK_BYTES));
-  for (let position = 0; position < size; ) {
-    const got = yield* readFull(dataInode(node), bytes, position, Math.min(bytes.length, size - position));
+  for (let position = 0; position < size;) {
+    const got = yield* readFull(
+      dataInode(node),
+      bytes,
+      position,
+      Math.min(bytes.length, size - position),
+    );
     if (got === 0) break;
     hash.update(bytes.subarray(0, got));
     position += got;

@@ -1,5 +1,14 @@
 /** The record that the passes of a diff share, and how one change is written down. */
-import { PERMISSION_BITS, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG } from '../abi/mode.ts';
+import {
+  PERMISSION_BITS,
+  S_IFBLK,
+  S_IFCHR,
+  S_IFDIR,
+  S_IFIFO,
+  S_IFLNK,
+  S_IFMT,
+  S_IFREG,
+} from '../abi/mode.ts';
 import type { Stat } from '../abi/stat.ts';
 import type { Task } from '../kernel/task.ts';
 import { metadataDiffers } from './compare.ts';
@@ -54,8 +63,12 @@ export interface DiffContext {
 }
 
 const TYPES = new Map<number, ObjectType>([
-  [S_IFREG, 'file'], [S_IFDIR, 'dir'], [S_IFLNK, 'symlink'], [S_IFCHR, 'char'],
-  [S_IFBLK, 'block'], [S_IFIFO, 'fifo'],
+  [S_IFREG, 'file'],
+  [S_IFDIR, 'dir'],
+  [S_IFLNK, 'symlink'],
+  [S_IFCHR, 'char'],
+  [S_IFBLK, 'block'],
+  [S_IFIFO, 'fifo'],
 ]);
 
 export const objectTypeOf = (mode: number): ObjectType => TYPES.get(mode & S_IFMT) ?? 'socket';
@@ -79,16 +92,23 @@ export function* makeChange(
   const stat = detail.difference?.newStat ?? (yield* statOf(node));
   const type = objectTypeOf(stat.mode);
   const change: Change = {
-    path: node.path, op, type, mode: stat.mode & PERMISSION_BITS,
-    size: sizeOf(stat), uid: stat.uid, gid: stat.gid,
+    path: node.path,
+    op,
+    type,
+    mode: stat.mode & PERMISSION_BITS,
+    size: sizeOf(stat),
+    uid: stat.uid,
+    gid: stat.gid,
     ...(newNode === undefined ? {} : { newNode }),
     ...(oldNode === undefined ? {} : { oldNode }),
   };
   if (oldNode !== undefined) {
-    const before = newNode === undefined ? stat : (detail.difference?.oldStat ?? (yield* statOf(oldNode)));
+    const before =
+      newNode === undefined ? stat : (detail.difference?.oldStat ?? (yield* statOf(oldNode)));
     describeOld(change, before);
   }
-  const from = detail.from ?? (oldNode !== undefined && oldNode.path !== node.path ? oldNode.path : undefined);
+  const from =
+    detail.from ?? (oldNode !== undefined && oldNode.path !== node.path ? oldNode.path : undefined);
   if (from !== undefined) change.from = from;
   if (detail.difference !== undefined) describeDifference(change, detail.difference);
   return change;
@@ -106,7 +126,8 @@ function describeOld(change: Change, before: Stat): void {
 function describeDifference(change: Change, difference: Difference): void {
   change.contentChanged = difference.content;
   if (difference.xattrs.length > 0) change.xattrs = difference.xattrs;
-  if (change.op === 'X' && !metadataDiffers(difference) && difference.mtime) change.timesOnly = true;
+  if (change.op === 'X' && !metadataDiffers(difference) && difference.mtime)
+    change.timesOnly = true;
 }
 
 /** The letter of an object that was there before under the same name, or undefined: no change. */

@@ -26,7 +26,14 @@ import type { Selects } from './selection.ts';
 import type { Change, DiffOptions } from './types.ts';
 import { LayerError } from './types.ts';
 import {
-  childrenOf, isDirNode, joinPath, layersOf, lookupChild, lookupPath, rootOf, walkBeneath,
+  childrenOf,
+  isDirNode,
+  joinPath,
+  layersOf,
+  lookupChild,
+  lookupPath,
+  rootOf,
+  walkBeneath,
 } from './view.ts';
 import type { ViewNode } from './view.ts';
 import { dirFlags, entriesOfLayer, isMetacopy, redirectOfFile } from './whiteout-format.ts';
@@ -87,7 +94,8 @@ function* scanDir(ctx: DiffContext, bare: ViewNode, sameName: ViewNode | undefin
   const layer = ctx.layers[0]!;
   const flags = yield* dirFlags(layer, inode);
   const merge = yield* mergeOf(ctx, bare.path, sameName, flags);
-  const redirected = merge !== undefined && flags.redirect !== undefined && merge.path !== sameName?.path;
+  const redirected =
+    merge !== undefined && flags.redirect !== undefined && merge.path !== sameName?.path;
   const node = nodeOf(ctx, bare.path, inode, merge);
   const entries = yield* entriesOfLayer(layer, inode, flags);
   ctx.dirs.set(bare.path, { node, entries, flags, merge, redirected, counterpart: undefined });
@@ -95,7 +103,8 @@ function* scanDir(ctx: DiffContext, bare: ViewNode, sameName: ViewNode | undefin
   tick(ctx, 'scan', bare.path);
   for (const entry of entries) {
     if (entry.inode === undefined || !isDir(entry.inode.type)) continue;
-    const beneath = merge === undefined || entry.whiteout ? undefined : yield* lookupChild(merge, entry.name);
+    const beneath =
+      merge === undefined || entry.whiteout ? undefined : yield* lookupChild(merge, entry.name);
     yield* scanDir(ctx, nodeOf(ctx, joinPath(bare.path, entry.name), entry.inode), beneath);
   }
 }
@@ -107,7 +116,9 @@ function* scanDir(ctx: DiffContext, bare: ViewNode, sameName: ViewNode | undefin
 function forgetMovesInPlace(ctx: DiffContext): void {
   for (const [from, to] of ctx.moved) {
     if (from !== to) continue;
-    const above = selfAndParents(from).slice(1).map((path) => ({ path, to: ctx.moved.get(path) }));
+    const above = selfAndParents(from)
+      .slice(1)
+      .map((path) => ({ path, to: ctx.moved.get(path) }));
     if (above.some((dir) => dir.to !== undefined && dir.to !== dir.path)) continue;
     ctx.moved.delete(from);
     ctx.dirs.get(to)!.redirected = false;
@@ -127,7 +138,11 @@ function* mergeOf(
   return merge !== undefined && isDirNode(merge) ? merge : undefined;
 }
 
-function* redirectTarget(ctx: DiffContext, path: string, redirect: string): Task<ViewNode | undefined> {
+function* redirectTarget(
+  ctx: DiffContext,
+  path: string,
+  redirect: string,
+): Task<ViewNode | undefined> {
   if (redirect.startsWith('/')) {
     return ctx.oldRoot === undefined ? undefined : yield* lookupPath(ctx.oldRoot, redirect);
   }
@@ -135,7 +150,9 @@ function* redirectTarget(ctx: DiffContext, path: string, redirect: string): Task
     throw new LayerError(Errno.EIO, `${path}: its redirect is not a name: the upper is damaged`);
   }
   const parent = ctx.dirs.get(path.includes('/') ? path.slice(0, path.lastIndexOf('/')) : '');
-  return parent?.merge === undefined ? undefined : yield* lookupChild(parent.merge, redirect as Name);
+  return parent?.merge === undefined
+    ? undefined
+    : yield* lookupChild(parent.merge, redirect as Name);
 }
 
 // -- second pass --
@@ -150,7 +167,8 @@ function* diffDir(ctx: DiffContext, dir: UpperDir, counterpart: ViewNode | undef
   for (const entry of dir.entries) {
     names.add(entry.name);
     const path = joinPath(dir.node.path, entry.name);
-    const old = counterpart === undefined ? undefined : yield* stillThere(ctx, counterpart, entry.name, path);
+    const old =
+      counterpart === undefined ? undefined : yield* stillThere(ctx, counterpart, entry.name, path);
     tick(ctx, 'compare', path);
     if (entry.inode === undefined) {
       if (old !== undefined) yield* recordDeletion(ctx, old, { upperPath: path });
@@ -185,7 +203,9 @@ function* diffSubdirectory(ctx: DiffContext, path: string, old: ViewNode | undef
   if (dir.redirected) {
     if (old !== undefined) yield* recordDeletion(ctx, old, { upperPath: path, hidden: true });
     const difference = yield* compareNodes(dir.merge!, dir.node, { skipContent: true });
-    ctx.changes.push(yield* makeChange('R', dir.node, dir.merge, { difference, from: dir.merge!.path }));
+    ctx.changes.push(
+      yield* makeChange('R', dir.node, dir.merge, { difference, from: dir.merge!.path }),
+    );
     return yield* diffDir(ctx, dir, dir.merge);
   }
   if (old === undefined || !isDirNode(old)) {
@@ -215,16 +235,24 @@ function* diffNonDirectory(
     ctx.changes.push(yield* makeChange('T', node, old));
   } else {
     const skipContent = !ctx.selects(node.path) && !ctx.selects(old.path);
-    const onBytes = (bytes: number): void => { ctx.progress.bytes += bytes; };
+    const onBytes = (bytes: number): void => {
+      ctx.progress.bytes += bytes;
+    };
     const difference = yield* compareNodes(old, node, { skipContent, onBytes });
     yield* recordIfChanged(ctx, node, old, difference);
   }
 }
 
-function* noteLink(ctx: DiffContext, ino: number, node: ViewNode, old: ViewNode | undefined): Task<void> {
+function* noteLink(
+  ctx: DiffContext,
+  ino: number,
+  node: ViewNode,
+  old: ViewNode | undefined,
+): Task<void> {
   const names = ctx.links.get(ino) ?? [];
   const oldNode = old !== undefined && old.type === node.type ? old : undefined;
-  const oldIno = oldNode === undefined ? undefined : (yield* oldNode.pieces[0]!.inode.getattr()).ino;
+  const oldIno =
+    oldNode === undefined ? undefined : (yield* oldNode.pieces[0]!.inode.getattr()).ino;
   names.push({ path: node.path, node, oldNode, oldIno });
   ctx.links.set(ino, names);
 }
@@ -233,7 +261,8 @@ function* noteLink(ctx: DiffContext, ino: number, node: ViewNode, old: ViewNode 
 function* fileNode(ctx: DiffContext, dir: UpperDir, entry: LayerEntry): Task<ViewNode> {
   const inode = entry.inode!;
   const path = joinPath(dir.node.path, entry.name);
-  if (inode.type !== S_IFREG || !(yield* isMetacopy(ctx.layers[0]!, inode))) return nodeOf(ctx, path, inode);
+  if (inode.type !== S_IFREG || !(yield* isMetacopy(ctx.layers[0]!, inode)))
+    return nodeOf(ctx, path, inode);
   const redirect = yield* redirectOfFile(ctx.layers[0]!, inode);
   let beneath: ViewNode | undefined;
   if (redirect?.startsWith('/') === true) {
@@ -242,7 +271,10 @@ function* fileNode(ctx: DiffContext, dir: UpperDir, entry: LayerEntry): Task<Vie
     beneath = yield* lookupChild(dir.merge, (redirect ?? entry.name) as Name);
   }
   if (beneath === undefined || beneath.type !== S_IFREG) {
-    throw new LayerError(Errno.EIO, `${path}: only its metadata is in the upper, and its data is gone from the base`);
+    throw new LayerError(
+      Errno.EIO,
+      `${path}: only its metadata is in the upper, and its data is gone from the base`,
+    );
   }
   return { ...nodeOf(ctx, path, inode, beneath), dataPath: beneath.path };
 }
@@ -309,7 +341,9 @@ function* recordCarried(ctx: DiffContext, dir: UpperDir, names: Set<string>): Ta
 }
 
 function* addDigests(ctx: DiffContext, change: Change): Task<void> {
-  const onBytes = (bytes: number): void => { ctx.progress.bytes += bytes; };
+  const onBytes = (bytes: number): void => {
+    ctx.progress.bytes += bytes;
+  };
   const { newNode, oldNode } = change;
   if (newNode?.type === S_IFREG) change.digest = yield* digestOf(newNode, onBytes);
   if (oldNode?.type === S_IFREG) change.oldDigest = yield* digestOf(oldNode, onBytes);

@@ -15,7 +15,9 @@ function scratch(base: string): Scratch {
   s.base(base);
   return s;
 }
-after(() => { for (const s of made) s.remove(); });
+after(() => {
+  for (const s of made) s.remove();
+});
 
 const drop = (s: Scratch, more: Partial<DiscardOptions> = {}): string =>
   renderNameStatus(runSync(discard({ ...s.set(), ...more })).changes);
@@ -46,8 +48,12 @@ test('by paths: only those', { skip }, () => {
   s.change(CHANGE);
   drop(s, { paths: ['a', 'b', 'nd/1'] });
   assert.equal(
-    s.diff(), 'R\tdir/\tmoved/\nM\tmoved/c\nA\tgone/3\nD\tgone/1\nM\th1\nM\th2\nA\tnd/\nA\tnd/2\nA\tnew\n'
-      .split('\n').filter((line) => line !== '').sort(byLastPath).join('\n') + '\n',
+    s.diff(),
+    'R\tdir/\tmoved/\nM\tmoved/c\nA\tgone/3\nD\tgone/1\nM\th1\nM\th2\nA\tnd/\nA\tnd/2\nA\tnew\n'
+      .split('\n')
+      .filter((line) => line !== '')
+      .sort(byLastPath)
+      .join('\n') + '\n',
   );
   drop(s, { paths: ['moved', 'h1', 'h2'] });
   assert.equal(s.diff(), 'D\tgone/1\nA\tgone/3\nA\tnd/\nA\tnd/2\nA\tnew\n');
@@ -57,7 +63,7 @@ test('by paths: only those', { skip }, () => {
 });
 
 const byLastPath = (a: string, b: string): number =>
-  (a.split('\t').at(-1)! < b.split('\t').at(-1)! ? -1 : 1);
+  a.split('\t').at(-1)! < b.split('\t').at(-1)! ? -1 : 1;
 const withoutTimes = (tree: string): string => tree.replaceAll(/ \d+\.\d+( |$)/gm, ' ');
 
 test('metadata of a directory', { skip }, () => {
@@ -95,7 +101,10 @@ for (const [change, path, why] of REFUSED) {
     const [before, upper] = [s.diff(), s.tree('upper')];
     if (why.source === '^$') {
       const dropped = drop(s, { paths: [path] }).split('\n');
-      assert.deepEqual(s.diff().split('\n'), before.split('\n').filter((line) => line === '' || !dropped.includes(line)));
+      assert.deepEqual(
+        s.diff().split('\n'),
+        before.split('\n').filter((line) => line === '' || !dropped.includes(line)),
+      );
     } else {
       assert.throws(() => drop(s, { paths: [path] }), why);
       assert.equal(s.tree('upper'), upper);

@@ -70,29 +70,46 @@ function neededWith(
   chosen: ReadonlySet<Change>,
   change: Change,
 ): Missing | undefined {
-  return missingBeneath(diff, chosen, change) ?? missingAbove(diff, chosen, change) ??
-    missingEnd(diff, chosen, change) ?? missingName(diff, chosen, change);
+  return (
+    missingBeneath(diff, chosen, change) ??
+    missingAbove(diff, chosen, change) ??
+    missingEnd(diff, chosen, change) ??
+    missingName(diff, chosen, change)
+  );
 }
 
 const isNewDir = (change: Change): boolean =>
   change.type === 'dir' && (change.op === 'A' || change.op === 'T' || change.op === 'R');
 
 /** K2. */
-function missingBeneath(diff: DiffContext, chosen: ReadonlySet<Change>, change: Change): Missing | undefined {
+function missingBeneath(
+  diff: DiffContext,
+  chosen: ReadonlySet<Change>,
+  change: Change,
+): Missing | undefined {
   if (!isNewDir(change)) return undefined;
   const left = leftBeneath(diff, chosen, change.path);
   return left === undefined ? undefined : { path: left.path, why: 'it is in that directory' };
 }
 
 /** A change in this directory of the upper that is to stay. */
-function leftBeneath(diff: DiffContext, chosen: ReadonlySet<Change>, path: string): Change | undefined {
+function leftBeneath(
+  diff: DiffContext,
+  chosen: ReadonlySet<Change>,
+  path: string,
+): Change | undefined {
   return diff.changes.find(
-    (other) => !chosen.has(other) && other.timesOnly !== true && upperPathOf(other).startsWith(`${path}/`),
+    (other) =>
+      !chosen.has(other) && other.timesOnly !== true && upperPathOf(other).startsWith(`${path}/`),
   );
 }
 
 /** K3: the nearest directory above that hides the base, unless all of it goes. */
-function missingAbove(diff: DiffContext, chosen: ReadonlySet<Change>, change: Change): Missing | undefined {
+function missingAbove(
+  diff: DiffContext,
+  chosen: ReadonlySet<Change>,
+  change: Change,
+): Missing | undefined {
   if (change.op === 'A') return undefined;
   const dir = hidingDir(diff, upperPathOf(change));
   if (dir === undefined) return undefined;
@@ -110,12 +127,17 @@ function hidingDir(diff: DiffContext, path: string): UpperDir | undefined {
 }
 
 /** K1, from either side. */
-function missingEnd(diff: DiffContext, chosen: ReadonlySet<Change>, change: Change): Missing | undefined {
+function missingEnd(
+  diff: DiffContext,
+  chosen: ReadonlySet<Change>,
+  change: Change,
+): Missing | undefined {
   const old = change.oldNode;
   if (change.op === 'R' && change.type === 'dir') {
     const cover = diff.leftAt.get(old!.path);
     const covering = diff.changes.find((other) =>
-      cover === undefined ? isAbove(other, old!.path) : other.op !== 'D' && other.path === cover);
+      cover === undefined ? isAbove(other, old!.path) : other.op !== 'D' && other.path === cover,
+    );
     if (covering !== undefined && !chosen.has(covering)) {
       return { path: covering.path, why: 'it took the place of what was renamed' };
     }
@@ -143,10 +165,15 @@ const isAbove = (change: Change, path: string): boolean =>
   (change.op === 'D' || change.op === 'T') && path.startsWith(`${change.path}/`);
 
 /** Names that the upper has in its index alone cannot be told apart from the others. */
-function missingName(diff: DiffContext, chosen: ReadonlySet<Change>, change: Change): Missing | undefined {
+function missingName(
+  diff: DiffContext,
+  chosen: ReadonlySet<Change>,
+  change: Change,
+): Missing | undefined {
   if (change.op === 'D') return undefined;
   for (const names of diff.links.values()) {
-    if (!names.some((name) => name.path === change.path) || !names.some((name) => name.indexed)) continue;
+    if (!names.some((name) => name.path === change.path) || !names.some((name) => name.indexed))
+      continue;
     const other = diff.changes.find(
       (c) => !chosen.has(c) && c.op !== 'D' && names.some((name) => name.path === c.path),
     );
@@ -171,7 +198,8 @@ function* discardSome(ctx: DiscardContext): Task<void> {
       if (change.hidden !== true) removals.add(upperPathOf(change));
     } else if (change.op !== 'X' || change.type !== 'dir') {
       removals.add(change.path);
-      const cover = change.op === 'R' ? (change.upperPath ?? diff.leftAt.get(change.oldNode!.path)) : undefined;
+      const cover =
+        change.op === 'R' ? (change.upperPath ?? diff.leftAt.get(change.oldNode!.path)) : undefined;
       if (cover !== undefined) removals.add(cover);
     }
     const hiding = change.op === 'A' ? undefined : hidingDir(diff, upperPathOf(change));
@@ -194,7 +222,8 @@ function* discardSome(ctx: DiscardContext): Task<void> {
 function linkedInos(ctx: DiscardContext): Set<number> {
   const paths = new Set([...ctx.chosen].map((change) => change.path));
   const inos = new Set<number>();
-  for (const [ino, names] of ctx.diff.links) if (names.some((name) => paths.has(name.path))) inos.add(ino);
+  for (const [ino, names] of ctx.diff.links)
+    if (names.some((name) => paths.has(name.path))) inos.add(ino);
   return inos;
 }
 
@@ -204,10 +233,13 @@ function inOrder(diff: DiffContext, removals: ReadonlySet<string>): string[] {
   const whiteouts = new Set<string>();
   for (const dir of diff.dirs.values()) {
     for (const entry of dir.entries) {
-      if (entry.inode === undefined) whiteouts.add(dir.node.path === '' ? entry.name : `${dir.node.path}/${entry.name}`);
+      if (entry.inode === undefined)
+        whiteouts.add(dir.node.path === '' ? entry.name : `${dir.node.path}/${entry.name}`);
     }
   }
-  return kept.sort((a, b) => Number(whiteouts.has(a)) - Number(whiteouts.has(b)) || (a < b ? -1 : 1));
+  return kept.sort(
+    (a, b) => Number(whiteouts.has(a)) - Number(whiteouts.has(b)) || (a < b ? -1 : 1),
+  );
 }
 
 function hasAncestor(removals: ReadonlySet<string>, path: string): boolean {
@@ -227,8 +259,10 @@ function* removeFromUpper(ctx: DiscardContext, path: string): Task<void> {
     if (dotted.length <= 255) yield* removeEntry(place.dir, dotted, undefined);
   }
   if (place.inode === undefined) return;
-  const trash: Inode | undefined = work === undefined ? undefined : yield* work.lookup('work' as Name);
-  if (!isDir(place.inode.type) || trash === undefined) return yield* removeEntry(place.dir, place.name, count);
+  const trash: Inode | undefined =
+    work === undefined ? undefined : yield* work.lookup('work' as Name);
+  if (!isDir(place.inode.type) || trash === undefined)
+    return yield* removeEntry(place.dir, place.name, count);
   // Out of sight at once; what a crash leaves there the next mount removes.
   const parked = `discarded-${(yield* place.inode.getattr()).ino}` as Name;
   yield* removeEntry(trash, parked, undefined);

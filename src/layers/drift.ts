@@ -39,17 +39,26 @@ export function parseBaseRecord(text: string): BaseRecord | undefined {
   if (match === null) return undefined;
   const [ino, mtimeSec, mtimeNsec, ctimeSec, ctimeNsec, size] = match.slice(1, 7).map(Number);
   return {
-    ino: ino!, mtimeSec: mtimeSec!, mtimeNsec: mtimeNsec!, ctimeSec: ctimeSec!,
-    ctimeNsec: ctimeNsec!, size: size!, type: Number.parseInt(match[7]!, 8) & S_IFMT,
+    ino: ino!,
+    mtimeSec: mtimeSec!,
+    mtimeNsec: mtimeNsec!,
+    ctimeSec: ctimeSec!,
+    ctimeNsec: ctimeNsec!,
+    size: size!,
+    type: Number.parseInt(match[7]!, 8) & S_IFMT,
   };
 }
 
 function isRecord(record: BaseRecord, stat: Stat): boolean {
   const same = record.ino === stat.ino && record.type === (stat.mode & S_IFMT);
   if (!same || isDir(record.type)) return same;
-  return record.size === stat.size && record.mtimeSec === stat.mtimeSec &&
-    record.mtimeNsec === stat.mtimeNsec && record.ctimeSec === stat.ctimeSec &&
-    record.ctimeNsec === stat.ctimeNsec;
+  return (
+    record.size === stat.size &&
+    record.mtimeSec === stat.mtimeSec &&
+    record.mtimeNsec === stat.mtimeNsec &&
+    record.ctimeSec === stat.ctimeSec &&
+    record.ctimeNsec === stat.ctimeNsec
+  );
 }
 
 interface DriftContext {
@@ -70,7 +79,8 @@ export function* findDrift(
   baseline: Baseline | undefined,
 ): Task<Map<Change, Conflict>> {
   const oldInos = new Set(diff.coveredInos);
-  for (const { oldNode } of diff.changes) if (oldNode !== undefined) oldInos.add((yield* statOf(oldNode)).ino);
+  for (const { oldNode } of diff.changes)
+    if (oldNode !== undefined) oldInos.add((yield* statOf(oldNode)).ino);
   const device = deviceOf(yield* base.getattr());
   const ctx = { diff, baseline, device, oldInos };
   const conflicts = new Map<Change, Conflict>();
@@ -95,7 +105,11 @@ function* conflictOf(ctx: DriftContext, change: Change): Task<Conflict | undefin
     if (isRecord(record, stat)) return yield* conflictBeneath(ctx, change);
     // The copy is of another file of the base, which was renamed over this one.
     if (!ctx.oldInos.has(record.ino) || record.ino === stat.ino) {
-      return { path, kind: 'changed', reason: 'the base was changed since it was copied into the workspace' };
+      return {
+        path,
+        kind: 'changed',
+        reason: 'the base was changed since it was copied into the workspace',
+      };
     }
   }
   if (!isDirNode(oldNode) && isLater(ctx, stat)) {
@@ -123,7 +137,11 @@ function* conflictOfAddition(ctx: DriftContext, change: Change): Task<Conflict |
   }
   const record = yield* recordOf(ctx, change);
   if (record === undefined || ctx.oldInos.has(record.ino)) return undefined;
-  return { path, kind: 'deleted', reason: 'was taken out of the base since it was copied into the workspace' };
+  return {
+    path,
+    kind: 'deleted',
+    reason: 'was taken out of the base since it was copied into the workspace',
+  };
 }
 
 /** Where a whole directory goes away: all that is in it. */
@@ -139,7 +157,11 @@ function* conflictBeneath(ctx: DriftContext, change: Change): Task<Conflict | un
     if (deviceOf(stat) !== ctx.device) {
       conflict = { path, kind: 'mount', reason: 'another filesystem is mounted here' };
     } else if (isDirNode(node) ? isBornLater(ctx, stat) : isLater(ctx, stat)) {
-      conflict = { path, kind: 'created', reason: 'is newer in the base than the workspace, which deletes it' };
+      conflict = {
+        path,
+        kind: 'created',
+        reason: 'is newer in the base than the workspace, which deletes it',
+      };
     }
   };
   yield* walkBeneath(oldNode, visit, (node) => ctx.diff.moved.has(node.path));

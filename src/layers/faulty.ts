@@ -8,8 +8,22 @@ import type { Task } from '../kernel/task.ts';
 import type { FileSystem, Inode, IoBuffer } from '../vfs/inode-operations.ts';
 
 const CHANGING = new Set([
-  'create', 'mkdir', 'mknod', 'symlink', 'link', 'unlink', 'rmdir', 'rename', 'setattr', 'write',
-  'fsync', 'setxattr', 'removexattr', 'copyRange', 'fallocate', 'syncfs',
+  'create',
+  'mkdir',
+  'mknod',
+  'symlink',
+  'link',
+  'unlink',
+  'rmdir',
+  'rename',
+  'setattr',
+  'write',
+  'fsync',
+  'setxattr',
+  'removexattr',
+  'copyRange',
+  'fallocate',
+  'syncfs',
 ]);
 
 export type FaultKind = 'crash' | 'torn' | 'error';
@@ -48,22 +62,37 @@ export class Faults {
     return proxy;
   }
 
-  #call(target: object, name: string, method: (...args: unknown[]) => unknown, args: unknown[]): unknown {
+  #call(
+    target: object,
+    name: string,
+    method: (...args: unknown[]) => unknown,
+    args: unknown[],
+  ): unknown {
     const plain = args.map((arg) =>
-      typeof arg === 'object' && arg !== null ? (this.#targets.get(arg) ?? arg) : arg);
+      typeof arg === 'object' && arg !== null ? (this.#targets.get(arg) ?? arg) : arg,
+    );
     if (name === 'forget') return method.apply(target, plain);
     return this.#task(target, name, method, plain);
   }
 
-  *#task(target: object, name: string, method: (...args: unknown[]) => unknown, args: unknown[]): Task<unknown> {
+  *#task(
+    target: object,
+    name: string,
+    method: (...args: unknown[]) => unknown,
+    args: unknown[],
+  ): Task<unknown> {
     if (CHANGING.has(name)) {
       this.count++;
       const isLast = this.count === this.at;
       if (isLast && this.kind === 'torn' && name === 'write') {
         const { bytes, offset, length } = args[0] as IoBuffer;
-        yield* method.apply(target, [{ bytes, offset, length: length >> 1 }, args[1]]) as Task<unknown>;
+        yield* method.apply(target, [
+          { bytes, offset, length: length >> 1 },
+          args[1],
+        ]) as Task<unknown>;
       }
-      if (isLast || (this.kind !== 'error' && this.count > this.at)) throw new FsError(Errno.EIO, 'injected');
+      if (isLast || (this.kind !== 'error' && this.count > this.at))
+        throw new FsError(Errno.EIO, 'injected');
     }
     const result = yield* method.apply(target, args) as Task<unknown>;
     return isInode(result) ? this.wrap(result) : result;

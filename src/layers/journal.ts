@@ -77,9 +77,20 @@ export type Prune =
   | { kind: 'prune-index'; ino: number };
 
 export type Phase =
-  | 'detached' | 'attached' | 'committed' | 'pruned' | 'undo' | 'undo-attached' | 'undone';
+  | 'detached'
+  | 'attached'
+  | 'committed'
+  | 'pruned'
+  | 'undo'
+  | 'undo-attached'
+  | 'undone';
 
-type JournalRecord = Header | Step | Prune | { kind: 'seal'; lines: number } | { kind: 'mark'; phase: Phase };
+type JournalRecord =
+  | Header
+  | Step
+  | Prune
+  | { kind: 'seal'; lines: number }
+  | { kind: 'mark'; phase: Phase };
 
 export interface Journal {
   header: Header;
@@ -95,7 +106,8 @@ function lineOf(record: JournalRecord): string {
   return `${digest(json)} ${json}\n`;
 }
 
-const digest = (json: string): string => createHash('sha256').update(json).digest('hex').slice(0, 16);
+const digest = (json: string): string =>
+  createHash('sha256').update(json).digest('hex').slice(0, 16);
 
 /** Writes all and the seal, and has it on stable storage when it returns. */
 export function* writeJournal(
@@ -112,8 +124,11 @@ export function* writeJournal(
   yield* writeAll(file, seal, body.length);
   yield* file.fsync(false);
   return {
-    header: content.header, steps: [...content.steps], prunes: [...content.prunes],
-    phases: new Set(), end: body.length + seal.length,
+    header: content.header,
+    steps: [...content.steps],
+    prunes: [...content.prunes],
+    phases: new Set(),
+    end: body.length + seal.length,
   };
 }
 
@@ -122,7 +137,9 @@ export function* readJournal(file: Inode): Task<Journal | undefined> {
   const { size } = yield* file.getattr();
   const bytes = Buffer.from(yield* readWhole(file, size));
   const journal: Partial<Journal> & Pick<Journal, 'steps' | 'prunes' | 'phases'> = {
-    steps: [], prunes: [], phases: new Set(),
+    steps: [],
+    prunes: [],
+    phases: new Set(),
   };
   let sealed = false;
   let count = 0;
@@ -158,7 +175,10 @@ function sortIn(
   switch (record.kind) {
     case 'header':
       if (record.format !== JOURNAL_FORMAT) {
-        throw new LayerError(Errno.EIO, `an unfinished commit is of another format: ${String(record.format)}`);
+        throw new LayerError(
+          Errno.EIO,
+          `an unfinished commit is of another format: ${String(record.format)}`,
+        );
       }
       journal.header = record;
       return;
@@ -187,13 +207,18 @@ export function* mark(journal: Journal, file: Inode, phase: Phase): Task<void> {
 }
 
 export function* writeAll(file: Inode, bytes: Uint8Array, position: number): Task<void> {
-  for (let done = 0; done < bytes.length; ) {
-    done += yield* file.write({ bytes, offset: done, length: bytes.length - done }, position + done);
+  for (let done = 0; done < bytes.length;) {
+    done += yield* file.write(
+      { bytes, offset: done, length: bytes.length - done },
+      position + done,
+    );
   }
 }
 
 export const identityOf = (stat: Stat): UpperIdentity => ({
-  ino: stat.ino, btimeSec: stat.btimeSec, btimeNsec: stat.btimeNsec,
+  ino: stat.ino,
+  btimeSec: stat.btimeSec,
+  btimeNsec: stat.btimeNsec,
 });
 
 export const isIdentity = (a: UpperIdentity, b: UpperIdentity): boolean =>

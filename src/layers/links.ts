@@ -29,7 +29,12 @@ export function* describeLinks(ctx: DiffContext): Task<void> {
     const sameBefore = wereOne(names);
     for (const name of names) {
       let change = changeAt.get(name.path);
-      if (change === undefined && !sameBefore && name.path !== first && name.oldNode !== undefined) {
+      if (
+        change === undefined &&
+        !sameBefore &&
+        name.path !== first &&
+        name.oldNode !== undefined
+      ) {
         const difference = yield* compareNodes(name.oldNode, name.node, { skipContent: true });
         change = yield* makeChange('X', name.node, name.oldNode, { difference });
         ctx.changes.push(change);
@@ -66,7 +71,13 @@ function* addName(ctx: DiffContext, node: ViewNode, upper: Inode): Task<void> {
   const shown = metacopy ? newNode : whole;
   const ino = (yield* upper.getattr()).ino;
   const names = ctx.links.get(ino) ?? [];
-  names.push({ path: node.path, node: shown, oldNode, oldIno: (yield* statOf(node)).ino, indexed: true });
+  names.push({
+    path: node.path,
+    node: shown,
+    oldNode,
+    oldIno: (yield* statOf(node)).ino,
+    indexed: true,
+  });
   ctx.links.set(ino, names);
   const difference = yield* compareNodes(oldNode, shown, {});
   const op = opOf(difference, ctx.options.mtime === true);

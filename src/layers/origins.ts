@@ -18,7 +18,9 @@ export function* staleOrigins(
   exposed: readonly ViewNode[],
   staying: readonly Change[],
 ): Task<string[]> {
-  const copies = staying.filter((c) => c.op !== 'D' && c.type !== 'dir' && c.newNode!.pieces[0]!.layer === 0);
+  const copies = staying.filter(
+    (c) => c.op !== 'D' && c.type !== 'dir' && c.newNode!.pieces[0]!.layer === 0,
+  );
   if (copies.length === 0) return [];
   const keys = new Set<string>();
   for (const node of exposed) {

@@ -16,17 +16,24 @@ function scratch(base: string, change: string): Scratch {
   s.change(change);
   return s;
 }
-after(() => { for (const s of made) s.remove(); });
+after(() => {
+  for (const s of made) s.remove();
+});
 
 const changesOf = (s: Scratch): Change[] => runSync(diffLayer({ ...s.set(), expand: true }));
 
 function patchText(s: Scratch, binary: boolean): string {
-  return changesOf(s).map((change) => runSync(patchOf(change, { binary }))).join('');
+  return changesOf(s)
+    .map((change) => runSync(patchOf(change, { binary })))
+    .join('');
 }
 
 /** Files, symlinks, contents and the executable bit: what a patch can say. */
 const contents = (s: Scratch, dir: string): string =>
-  sh(`cd ${dir} && find . -name .git -prune -o -type f -printf '%p %m ' -exec sha256sum {} \\; -o -type l -printf '%p -> %l\\n' | sed 's/  .*//' | sort`, s.dir);
+  sh(
+    `cd ${dir} && find . -name .git -prune -o -type f -printf '%p %m ' -exec sha256sum {} \\; -o -type l -printf '%p -> %l\\n' | sed 's/  .*//' | sort`,
+    s.dir,
+  );
 
 const BASE = `
   seq 1 40 > numbers; printf 'no newline' > bare; echo keep > keep
@@ -69,16 +76,30 @@ test('the words of a patch', { skip }, () => {
     'echo 1 > a; mkdir d; echo 2 > d/b; mknod dev c 1 3',
     'echo x > a; chmod 600 a; mv d e; rm dev; mkfifo p; mkdir n; chown 5:6 e/b',
   );
-  assert.equal(patchText(s, false), [
-    'diff --git a/a b/a', 'old mode 100644', 'new mode 100600', 'index d00491f..587be6b', '--- a/a', '+++ b/a',
-    '@@ -1 +1 @@', '-1', '+x',
-    '# char dev: deleted',
-    '# dir e: mode 755 to 755, renamed from d',
-    '# e/b: owner 0:0 to 5:6',
-    'diff --git a/d/b b/e/b', 'similarity index 100%', 'rename from d/b', 'rename to e/b',
-    '# dir n: new, mode 755',
-    '# fifo p: new, mode 644', '',
-  ].join('\n'));
+  assert.equal(
+    patchText(s, false),
+    [
+      'diff --git a/a b/a',
+      'old mode 100644',
+      'new mode 100600',
+      'index d00491f..587be6b',
+      '--- a/a',
+      '+++ b/a',
+      '@@ -1 +1 @@',
+      '-1',
+      '+x',
+      '# char dev: deleted',
+      '# dir e: mode 755 to 755, renamed from d',
+      '# e/b: owner 0:0 to 5:6',
+      'diff --git a/d/b b/e/b',
+      'similarity index 100%',
+      'rename from d/b',
+      'rename to e/b',
+      '# dir n: new, mode 755',
+      '# fifo p: new, mode 644',
+      '',
+    ].join('\n'),
+  );
 });
 
 test('stat counts lines', { skip }, () => {
@@ -86,10 +107,17 @@ test('stat counts lines', { skip }, () => {
     'seq 1 10 > a; echo 1 > b; printf "\\0" > bin',
     'seq 2 12 > a; rm b; printf "\\0\\0" > bin; echo c > c',
   );
-  assert.equal(runSync(renderStat(changesOf(s))), [
-    ' a   | 3 ++-', ' b   | 1 -', ' bin | Bin 1 -> 2 bytes', ' c   | 1 +',
-    ' 4 files changed, 3 insertions(+), 2 deletions(-)', '',
-  ].join('\n'));
+  assert.equal(
+    runSync(renderStat(changesOf(s))),
+    [
+      ' a   | 3 ++-',
+      ' b   | 1 -',
+      ' bin | Bin 1 -> 2 bytes',
+      ' c   | 1 +',
+      ' 4 files changed, 3 insertions(+), 2 deletions(-)',
+      '',
+    ].join('\n'),
+  );
 });
 
 test('a text too different to compare is replaced as a whole', () => {

@@ -60,7 +60,11 @@ export function* patchOf(change: Change, options: PatchOptions = {}): Task<strin
   }
   // Another type: git says it as a deletion and a creation.
   if ((before.mode & 0o170000) !== (after.mode & 0o170000)) {
-    return remarks + onePatch(change, before, undefined, options) + onePatch(change, undefined, after, options);
+    return (
+      remarks +
+      onePatch(change, before, undefined, options) +
+      onePatch(change, undefined, after, options)
+    );
   }
   return remarks + onePatch(change, before, after, options);
 }
@@ -87,7 +91,8 @@ function* sideOf(
   if (stat.size > PATCH_FILE_BYTES_MAX) return { ...side, text: undefined, bytes: undefined };
   const bytes = yield* readWhole(dataInode(node), stat.size);
   const binary = bytes.subarray(0, BINARY_PROBE_BYTES).includes(0);
-  if (binary) return { ...side, text: undefined, bytes: options.binary === true ? bytes : undefined };
+  if (binary)
+    return { ...side, text: undefined, bytes: options.binary === true ? bytes : undefined };
   return { ...side, text: Buffer.from(bytes.buffer, 0, bytes.length).toString('latin1'), bytes };
 }
 
@@ -95,19 +100,28 @@ function remarksOf(change: Change, before: Side | undefined, after: Side | undef
   const path = quotePath(change.path);
   let remarks = '';
   const newKind = change.newNode !== undefined && after === undefined ? change.type : undefined;
-  const oldKind = change.oldNode !== undefined && before === undefined ? (change.oldType ?? change.type) : undefined;
+  const oldKind =
+    change.oldNode !== undefined && before === undefined
+      ? (change.oldType ?? change.type)
+      : undefined;
   if (newKind !== undefined && newKind === oldKind) {
     const renamed = change.op === 'R' ? `, renamed from ${quotePath(change.from!)}` : '';
     remarks += `# ${newKind} ${path}: mode ${change.oldMode!.toString(8)} to ${change.mode.toString(8)}${renamed}\n`;
   } else {
     if (oldKind !== undefined) remarks += `# ${oldKind} ${path}: deleted\n`;
-    if (newKind !== undefined) remarks += `# ${newKind} ${path}: new, mode ${change.mode.toString(8)}\n`;
+    if (newKind !== undefined)
+      remarks += `# ${newKind} ${path}: new, mode ${change.mode.toString(8)}\n`;
   }
-  if (change.oldUid !== undefined && (change.oldUid !== change.uid || change.oldGid !== change.gid)) {
+  if (
+    change.oldUid !== undefined &&
+    (change.oldUid !== change.uid || change.oldGid !== change.gid)
+  ) {
     remarks += `# ${path}: owner ${change.oldUid}:${change.oldGid} to ${change.uid}:${change.gid}\n`;
   }
-  if (change.xattrs !== undefined) remarks += `# ${path}: xattrs ${change.xattrs.map(quotePath).join(' ')}\n`;
-  if (change.linkTo !== undefined) remarks += `# ${path}: hard link to ${quotePath(change.linkTo)}\n`;
+  if (change.xattrs !== undefined)
+    remarks += `# ${path}: xattrs ${change.xattrs.map(quotePath).join(' ')}\n`;
+  if (change.linkTo !== undefined)
+    remarks += `# ${path}: hard link to ${quotePath(change.linkTo)}\n`;
   return remarks;
 }
 
@@ -119,17 +133,31 @@ function onePatch(
 ): string {
   if (before === undefined && after === undefined) return '';
   const oldPath = change.from ?? change.path;
-  const header = headerOf({ oldPath, newPath: change.path, before, after, renamed: change.op === 'R' });
+  const header = headerOf({
+    oldPath,
+    newPath: change.path,
+    before,
+    after,
+    renamed: change.op === 'R',
+  });
   const pair = { oldPath, newPath: change.path, before, after };
   const body = keepsContent(change) ? '' : indexOf(pair) + bodyOf(pair, options);
   // Only owner, xattrs or links: a header that says nothing would be refused.
-  const silent = body === '' && before !== undefined && after !== undefined &&
-    change.op !== 'R' && before.mode === after.mode;
+  const silent =
+    body === '' &&
+    before !== undefined &&
+    after !== undefined &&
+    change.op !== 'R' &&
+    before.mode === after.mode;
   return silent ? '' : header + body;
 }
 
 function headerOf(p: {
-  oldPath: string; newPath: string; before: Side | undefined; after: Side | undefined; renamed: boolean;
+  oldPath: string;
+  newPath: string;
+  before: Side | undefined;
+  after: Side | undefined;
+  renamed: boolean;
 }): string {
   const { before, after } = p;
   // A renamed directory's own files keep one name here: the rename is said by the R of each.
@@ -162,7 +190,10 @@ const similarity = (a: Side, b: Side): number => (isSame(a, b) ? 100 : 50);
  * away, and that what is patched is a symlink. A binary patch brings its own.
  */
 function indexOf({ before, after }: Pair): string {
-  if ((before !== undefined && before.text === undefined) || (after !== undefined && after.text === undefined)) {
+  if (
+    (before !== undefined && before.text === undefined) ||
+    (after !== undefined && after.text === undefined)
+  ) {
     return '';
   }
   const name = (side: Side | undefined): string =>
@@ -185,9 +216,11 @@ function bodyOf(pair: Pair, options: PatchOptions): string {
   if (oldText !== undefined && newText !== undefined) {
     const hunks = hunksOf(oldText, newText);
     if (hunks.length === 0) return '';
-    return fileLine('---', before === undefined ? undefined : `a/${pair.oldPath}`) +
+    return (
+      fileLine('---', before === undefined ? undefined : `a/${pair.oldPath}`) +
       fileLine('+++', after === undefined ? undefined : `b/${pair.newPath}`) +
-      hunks.map(hunkText).join('');
+      hunks.map(hunkText).join('')
+    );
   }
   return binaryBody(pair, options);
 }
@@ -202,9 +235,10 @@ function fileLine(mark: string, path: string | undefined): string {
 export function hunksOf(oldText: string, newText: string): Hunk[] {
   if (oldText === newText) return [];
   const options = { context: CONTEXT_LINES, maxEditLength: EDIT_LENGTH_MAX };
-  const found = oldText === '' || newText === ''
-    ? undefined
-    : structuredPatch('', '', oldText, newText, undefined, undefined, options);
+  const found =
+    oldText === '' || newText === ''
+      ? undefined
+      : structuredPatch('', '', oldText, newText, undefined, undefined, options);
   return found?.hunks.map(unified) ?? [wholeHunk(oldText, newText)];
 }
 
@@ -222,8 +256,10 @@ function wholeHunk(oldText: string, newText: string): Hunk {
   const removed = linesOf(oldText);
   const added = linesOf(newText);
   return {
-    oldStart: removed.length === 0 ? 0 : 1, oldLines: removed.length,
-    newStart: added.length === 0 ? 0 : 1, newLines: added.length,
+    oldStart: removed.length === 0 ? 0 : 1,
+    oldLines: removed.length,
+    newStart: added.length === 0 ? 0 : 1,
+    newLines: added.length,
     lines: [...marked('-', removed, oldText), ...marked('+', added, newText)],
   };
 }
@@ -241,7 +277,8 @@ function marked(mark: string, lines: string[], text: string): string[] {
   return all;
 }
 
-const range = (start: number, count: number): string => (count === 1 ? `${start}` : `${start},${count}`);
+const range = (start: number, count: number): string =>
+  count === 1 ? `${start}` : `${start},${count}`;
 
 function hunkText(hunk: Hunk): string {
   const old = range(hunk.oldStart, hunk.oldLines);
@@ -318,7 +355,8 @@ interface StatRow {
 export function* renderStat(changes: readonly Change[]): Task<string> {
   const rows: StatRow[] = [];
   for (const change of changes) {
-    if ((change.newNode ?? change.oldNode)?.type === S_IFDIR && change.oldType === undefined) continue;
+    if ((change.newNode ?? change.oldNode)?.type === S_IFDIR && change.oldType === undefined)
+      continue;
     rows.push(yield* statRow(change));
   }
   const width = rows.reduce((most, row) => Math.max(most, row.label.length), 0);
@@ -357,10 +395,12 @@ function graphOf(row: StatRow, scale: number): string {
 }
 
 function sums(rows: readonly StatRow[]): string {
-  const total = (of: (row: StatRow) => number): number => rows.reduce((sum, row) => sum + of(row), 0);
+  const total = (of: (row: StatRow) => number): number =>
+    rows.reduce((sum, row) => sum + of(row), 0);
   const added = total((row) => row.added);
   const removed = total((row) => row.removed);
-  const plural = (count: number, word: string): string => `${count} ${word}${count === 1 ? '' : 's'}`;
+  const plural = (count: number, word: string): string =>
+    `${count} ${word}${count === 1 ? '' : 's'}`;
   const parts = [`${plural(rows.length, 'file')} changed`];
   if (added > 0) parts.push(`${plural(added, 'insertion')}(+)`);
   if (removed > 0) parts.push(`${plural(removed, 'deletion')}(-)`);

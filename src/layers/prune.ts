@@ -38,10 +38,15 @@ interface PruneContext {
 export function* prunesOf(diff: DiffContext, settled: ReadonlySet<Change>): Task<Prune[]> {
   if (settled.size === diff.changes.length) return [{ kind: 'prune-all' }];
   const ctx: PruneContext = {
-    diff, open: new Set(), committed: new Set(), renamed: new Set(), prunes: [],
+    diff,
+    open: new Set(),
+    committed: new Set(),
+    renamed: new Set(),
+    prunes: [],
   };
   for (const change of diff.changes) {
-    const path = change.upperPath !== undefined && change.op === 'D' ? change.upperPath : change.path;
+    const path =
+      change.upperPath !== undefined && change.op === 'D' ? change.upperPath : change.path;
     (settled.has(change) ? ctx.committed : ctx.open).add(path);
     // What an opaque directory deletes is as open as the directory.
     if (!settled.has(change) && change.hidden === true) ctx.open.add(parentPath(path));
@@ -55,7 +60,8 @@ export function* prunesOf(diff: DiffContext, settled: ReadonlySet<Change>): Task
   pruneIndex(ctx);
   const staying = diff.changes.filter((change) => !settled.has(change));
   const exposed = yield* exposedBy(diff, (path) => ctx.open.has(path));
-  for (const path of yield* staleOrigins(diff, exposed, staying)) ctx.prunes.push({ kind: 'prune-origin', path });
+  for (const path of yield* staleOrigins(diff, exposed, staying))
+    ctx.prunes.push({ kind: 'prune-origin', path });
   return ctx.prunes;
 }
 
@@ -75,11 +81,19 @@ function pruneDir(ctx: PruneContext, dir: UpperDir, transparent: boolean): void 
     } else if (isSub) {
       const sub = ctx.diff.dirs.get(path)!;
       if (ctx.renamed.has(path)) {
-        ctx.prunes.push({ kind: 'prune-redirect', path, redirect: transparent ? null : `/${path}` });
+        ctx.prunes.push({
+          kind: 'prune-redirect',
+          path,
+          redirect: transparent ? null : `/${path}`,
+        });
       } else {
         pruneRedirect(ctx, sub, transparent);
       }
-      pruneDir(ctx, sub, transparent && !sub.flags.opaque && (!sub.redirected || ctx.renamed.has(path)));
+      pruneDir(
+        ctx,
+        sub,
+        transparent && !sub.flags.opaque && (!sub.redirected || ctx.renamed.has(path)),
+      );
     } else if (ctx.committed.has(path) && entry.inode !== undefined) {
       ctx.prunes.push({ kind: 'prune-baseline', path });
     }
@@ -93,7 +107,11 @@ function pruneRedirect(ctx: PruneContext, sub: UpperDir, transparent: boolean): 
   const moved = newBasePath(ctx, from);
   if (moved === from) return;
   const isOwn = moved === sub.node.path && transparent;
-  ctx.prunes.push({ kind: 'prune-redirect', path: sub.node.path, redirect: isOwn ? null : `/${moved}` });
+  ctx.prunes.push({
+    kind: 'prune-redirect',
+    path: sub.node.path,
+    redirect: isOwn ? null : `/${moved}`,
+  });
 }
 
 /** Where the commit has put what was at this path of the base. */
@@ -108,7 +126,8 @@ function newBasePath(ctx: PruneContext, from: string): string {
 /** An index entry would go on showing the old inode under names that the upper no longer has. */
 function pruneIndex(ctx: PruneContext): void {
   for (const [ino, names] of ctx.diff.links) {
-    if (names.every((name) => !ctx.open.has(name.path))) ctx.prunes.push({ kind: 'prune-index', ino });
+    if (names.every((name) => !ctx.open.has(name.path)))
+      ctx.prunes.push({ kind: 'prune-index', ino });
   }
 }
 
@@ -165,7 +184,11 @@ function* nothing(): Task<Inode | undefined> {
 }
 
 /** The entry and a `.wh.` that says the same. */
-function* pruneEntry(target: PruneTarget, path: string, count: ReturnType<typeof counterOf>): Task<void> {
+function* pruneEntry(
+  target: PruneTarget,
+  path: string,
+  count: ReturnType<typeof counterOf>,
+): Task<void> {
   const place = yield* placeOf(target.upper.root, path);
   if (place === undefined) return;
   if (target.upper.dotWhiteouts) {
@@ -179,7 +202,10 @@ function* setRedirect(target: PruneTarget, path: string, redirect: string | null
   const inode = (yield* placeOf(target.upper.root, path))?.inode;
   if (inode === undefined) return;
   for (const prefix of target.upper.prefixes) {
-    if ((yield* overlayXattr({ ...target.upper, prefixes: [prefix] }, inode, REDIRECT)) === undefined) continue;
+    if (
+      (yield* overlayXattr({ ...target.upper, prefixes: [prefix] }, inode, REDIRECT)) === undefined
+    )
+      continue;
     if (redirect === null) yield* inode.removexattr!(prefix + REDIRECT);
     else yield* inode.setxattr!(prefix + REDIRECT, bytesOf(redirect), 0);
   }

@@ -12,7 +12,13 @@ import { finish } from './commit.ts';
 import { identityOf, isIdentity, readJournal } from './journal.ts';
 import type { Journal } from './journal.ts';
 import {
-  JOURNAL, checkNothingParked, dropOld, ownerOf, removeStaging, stagingIds, stagingName,
+  JOURNAL,
+  checkNothingParked,
+  dropOld,
+  ownerOf,
+  removeStaging,
+  stagingIds,
+  stagingName,
 } from './staging.ts';
 import { backward, forward } from './steps.ts';
 import type { Staging } from './steps.ts';

@@ -32,7 +32,9 @@ export function* pairRenamedFiles(ctx: DiffContext): Task<void> {
   const consumed = new Set<string>();
   const deletions = new Map(ctx.changes.filter((c) => c.op === 'D').map((c) => [c.path, c]));
   for (const { change, keys } of added) {
-    const old = keys.map((key) => gone.get(key)).find((node) => node?.type === change.newNode!.type);
+    const old = keys
+      .map((key) => gone.get(key))
+      .find((node) => node?.type === change.newNode!.type);
     if (old === undefined || consumed.has(old.path)) continue;
     consumed.add(old.path);
     const difference = yield* compareNodes(old, change.newNode!, {});

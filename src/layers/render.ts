@@ -15,8 +15,15 @@ export interface RenderOptions {
 }
 
 const ESCAPES = new Map([
-  ['\x07', '\\a'], ['\b', '\\b'], ['\t', '\\t'], ['\n', '\\n'],
-  ['\v', '\\v'], ['\f', '\\f'], ['\r', '\\r'], ['"', '\\"'], ['\\', '\\\\'],
+  ['\x07', '\\a'],
+  ['\b', '\\b'],
+  ['\t', '\\t'],
+  ['\n', '\\n'],
+  ['\v', '\\v'],
+  ['\f', '\\f'],
+  ['\r', '\\r'],
+  ['"', '\\"'],
+  ['\\', '\\\\'],
 ]);
 
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
@@ -104,7 +111,13 @@ const octal = (mode: number): string => mode.toString(8).padStart(4, '0');
 export function jsonOf(change: Change): Record<string, unknown> {
   const { op, type, oldType, size, oldSize, uid, gid, oldUid, oldGid } = change;
   const record: Record<string, unknown> = {
-    ...jsonPath('path', change.path), op, type, mode: octal(change.mode), size, uid, gid,
+    ...jsonPath('path', change.path),
+    op,
+    type,
+    mode: octal(change.mode),
+    size,
+    uid,
+    gid,
   };
   if (oldType !== undefined) record['oldType'] = oldType;
   if (op !== 'A' && op !== 'D') {
@@ -112,7 +125,8 @@ export function jsonOf(change: Change): Record<string, unknown> {
     Object.assign(record, { oldSize, oldUid, oldGid });
   }
   if (change.contentChanged !== undefined) record['contentChanged'] = change.contentChanged;
-  if (change.xattrs !== undefined) record['xattrs'] = change.xattrs.map((name) => decodeUtf8(name) ?? name);
+  if (change.xattrs !== undefined)
+    record['xattrs'] = change.xattrs.map((name) => decodeUtf8(name) ?? name);
   if (change.from !== undefined) Object.assign(record, jsonPath('from', change.from));
   if (change.linkTo !== undefined) Object.assign(record, jsonPath('linkTo', change.linkTo));
   if (change.digest !== undefined) record['digest'] = `sha256:${change.digest}`;
@@ -127,7 +141,12 @@ function jsonPath(key: string, path: string): Record<string, string> {
 }
 
 const WORDS = {
-  A: 'added', M: 'modified', D: 'deleted', R: 'renamed', T: 'changed in type', X: 'changed in metadata',
+  A: 'added',
+  M: 'modified',
+  D: 'deleted',
+  R: 'renamed',
+  T: 'changed in type',
+  X: 'changed in metadata',
 } as const;
 
 /** `3 added, 1 deleted`; `no changes`. */

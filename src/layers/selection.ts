@@ -27,7 +27,10 @@ export const isSelective = (selection: Selection): boolean =>
 
 /** Without `.`, empty components and slashes at the ends. `..` stays and so matches nothing. */
 export const normalizePath = (path: string): string =>
-  path.split('/').filter((part) => part !== '' && part !== '.').join('/');
+  path
+    .split('/')
+    .filter((part) => part !== '' && part !== '.')
+    .join('/');
 
 /** `a/b/c`, `a/b`, `a`. */
 export function selfAndParents(path: string): string[] {

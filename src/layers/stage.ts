@@ -44,12 +44,18 @@ function* createLike(dir: Inode, name: Name, node: ViewNode, stat: Stat): Task<I
     case S_IFLNK:
       return yield* dir.symlink(name, yield* metadataInode(node).readlink(), ROOT);
     default:
-      return yield* dir.mknod(name, (stat.mode & S_IFMT) | mode, stat.rdevMajor, stat.rdevMinor, ROOT);
+      return yield* dir.mknod(
+        name,
+        (stat.mode & S_IFMT) | mode,
+        stat.rdevMajor,
+        stat.rdevMinor,
+        ROOT,
+      );
   }
 }
 
 function* copyData(source: Inode, target: Inode, size: number, onBytes?: OnBytes): Task<void> {
-  for (let position = 0; position < size; ) {
+  for (let position = 0; position < size;) {
     const start = yield* nextData(source, position, size);
     if (start >= size) break;
     const end = yield* nextHole(source, start, size);
@@ -96,12 +102,22 @@ function* copyExtent(
 }
 
 /** 0: must be done by reading and writing. */
-function* tryCopyRange(source: Inode, target: Inode, position: number, length: number): Task<number> {
+function* tryCopyRange(
+  source: Inode,
+  target: Inode,
+  position: number,
+  length: number,
+): Task<number> {
   try {
     return yield* source.copyRange!(position, target, position, length);
   } catch (error) {
     const errno = errnoOf(error);
-    if (errno === Errno.EXDEV || errno === Errno.EOPNOTSUPP || errno === Errno.EINVAL || errno === Errno.ENOSYS) {
+    if (
+      errno === Errno.EXDEV ||
+      errno === Errno.EOPNOTSUPP ||
+      errno === Errno.EINVAL ||
+      errno === Errno.ENOSYS
+    ) {
       return 0;
     }
     throw error;
@@ -113,7 +129,8 @@ function* tryCopyRange(source: Inode, target: Inode, position: number, length: n
 export function* attributesOf(inode: Inode): Task<Attributes> {
   const stat = yield* inode.getattr();
   const xattrs: Record<string, string> = {};
-  for (const [name, value] of yield* xattrsOf(inode)) xattrs[name] = Buffer.from(value).toString('base64');
+  for (const [name, value] of yield* xattrsOf(inode))
+    xattrs[name] = Buffer.from(value).toString('base64');
   return {
     uid: stat.uid,
     gid: stat.gid,

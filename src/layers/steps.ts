@@ -78,7 +78,8 @@ export function* backward(staging: Staging): Task<void> {
 const detaches = (journal: Journal): Step[] => journal.steps.filter((s) => s.kind === 'detach');
 const attaches = (journal: Journal): Step[] =>
   journal.steps.filter((s) => s.kind === 'attach' || s.kind === 'exchange');
-const attributes = (journal: Journal): Step[] => journal.steps.filter((s) => s.kind === 'attributes');
+const attributes = (journal: Journal): Step[] =>
+  journal.steps.filter((s) => s.kind === 'attributes');
 
 function* phase(
   staging: Staging,
@@ -89,7 +90,13 @@ function* phase(
   if (staging.journal.phases.has(end)) return;
   for (const [i, step] of steps.entries()) {
     yield* run(step);
-    staging.onProgress?.({ phase: 'apply', path: step.path, done: i + 1, total: steps.length, bytes: 0 });
+    staging.onProgress?.({
+      phase: 'apply',
+      path: step.path,
+      done: i + 1,
+      total: steps.length,
+      bytes: 0,
+    });
   }
   yield* mark(staging.journal, staging.journalFile, end);
 }
@@ -134,7 +141,14 @@ function* park(staging: Staging, path: string, parked: string): Task<void> {
   if (target.inode !== undefined) return;
   const source = yield* placeOf(staging.base, path);
   if (source?.inode === undefined) throw broken(path);
-  yield* source.dir.rename(source.name, source.inode, target.dir, target.name, undefined, RENAME_NOREPLACE);
+  yield* source.dir.rename(
+    source.name,
+    source.inode,
+    target.dir,
+    target.name,
+    undefined,
+    RENAME_NOREPLACE,
+  );
 }
 
 /** From the staging directory into the base. Done if it is no longer there. */
@@ -143,7 +157,14 @@ function* unpark(staging: Staging, staged: string, path: string): Task<void> {
   if (source.inode === undefined) return;
   const target = yield* needPlace(staging.base, path);
   if (target.inode !== undefined) throw broken(path);
-  yield* source.dir.rename(source.name, source.inode, target.dir, target.name, undefined, RENAME_NOREPLACE);
+  yield* source.dir.rename(
+    source.name,
+    source.inode,
+    target.dir,
+    target.name,
+    undefined,
+    RENAME_NOREPLACE,
+  );
 }
 
 function* exchange(
@@ -160,5 +181,12 @@ function* exchange(
   }
   const isNew = (yield* place.inode.getattr()).ino === step.ino;
   if (isNew === wantNew) return;
-  yield* staged.dir.rename(staged.name, staged.inode, place.dir, place.name, place.inode, RENAME_EXCHANGE);
+  yield* staged.dir.rename(
+    staged.name,
+    staged.inode,
+    place.dir,
+    place.name,
+    place.inode,
+    RENAME_EXCHANGE,
+  );
 }

@@ -22,7 +22,11 @@ import { STAGING_PREFIX } from './whiteout-format.ts';
 const BUSY_TRIES = 200;
 
 export function sh(script: string, cwd: string): string {
-  return execFileSync('bash', ['-euc', script], { cwd, encoding: 'latin1', stdio: ['ignore', 'pipe', 'inherit'] });
+  return execFileSync('bash', ['-euc', script], {
+    cwd,
+    encoding: 'latin1',
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
 }
 
 /** Why no union can be mounted by the kernel here, or false. */
@@ -59,7 +63,10 @@ export class Scratch {
     const dirs = `lowerdir=${lower},upperdir=upper,workdir=work`;
     const command = `mount -t overlay overlay -o ${dirs},${options} merged`;
     // A mount namespace that was made meanwhile keeps the last mount busy until it ends.
-    sh(`for i in $(seq ${BUSY_TRIES}); do ${command} 2> /dev/null && exit; sleep 0.1; done; ${command} 2>&1`, this.dir);
+    sh(
+      `for i in $(seq ${BUSY_TRIES}); do ${command} 2> /dev/null && exit; sleep 0.1; done; ${command} 2>&1`,
+      this.dir,
+    );
     this.mounted = true;
   }
 
@@ -119,11 +126,17 @@ export function treeOf(root: Inode): string {
   const namesOf = new Map<number, string[]>();
   runSync(describe(root, '', lines, namesOf));
   // Names that are one inode, by what is seen: the kernel's union may count names that are gone.
-  for (const names of namesOf.values()) if (names.length > 1) lines.push(`links ${names.join(' ')}`);
+  for (const names of namesOf.values())
+    if (names.length > 1) lines.push(`links ${names.join(' ')}`);
   return lines.sort().join('\n');
 }
 
-function* describe(dir: Inode, path: string, lines: string[], links: Map<number, string[]>): Task<void> {
+function* describe(
+  dir: Inode,
+  path: string,
+  lines: string[],
+  links: Map<number, string[]>,
+): Task<void> {
   const entries = (yield* dir.readdir()).sort((a, b) => (a.name < b.name ? -1 : 1));
   for (const { name } of entries) {
     if (path === '' && name.startsWith(STAGING_PREFIX)) continue;
@@ -136,7 +149,11 @@ function* describe(dir: Inode, path: string, lines: string[], links: Map<number,
 
 function* describeOne(inode: Inode, path: string, links: Map<number, string[]>): Task<string> {
   const stat = yield* inode.getattr();
-  const parts = [stat.mode.toString(8), `${stat.uid}:${stat.gid}`, `${stat.mtimeSec}.${stat.mtimeNsec}`];
+  const parts = [
+    stat.mode.toString(8),
+    `${stat.uid}:${stat.gid}`,
+    `${stat.mtimeSec}.${stat.mtimeNsec}`,
+  ];
   const type = stat.mode & S_IFMT;
   if (type === S_IFREG) {
     const bytes = yield* readWhole(inode, stat.size);
@@ -146,6 +163,7 @@ function* describeOne(inode: Inode, path: string, links: Map<number, string[]>):
   if (!isDir(type) && stat.nlink > 1) {
     links.set(stat.ino, [...(links.get(stat.ino) ?? []), path]);
   }
-  for (const [name, value] of yield* xattrsOf(inode)) parts.push(`${name}=${Buffer.from(value).toString('hex')}`);
+  for (const [name, value] of yield* xattrsOf(inode))
+    parts.push(`${name}=${Buffer.from(value).toString('hex')}`);
   return parts.join(' ');
 }

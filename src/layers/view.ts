@@ -18,7 +18,13 @@ import type { Inode, Name } from '../vfs/inode-operations.ts';
 import type { LayerSet } from './types.ts';
 import { LayerError } from './types.ts';
 import {
-  STAGING_PREFIX, dirFlags, entriesOfLayer, isMetacopy, layerOf, lookupInLayer, redirectOfFile,
+  STAGING_PREFIX,
+  dirFlags,
+  entriesOfLayer,
+  isMetacopy,
+  layerOf,
+  lookupInLayer,
+  redirectOfFile,
 } from './whiteout-format.ts';
 import type { Layer } from './whiteout-format.ts';
 
@@ -38,7 +44,8 @@ export interface ViewNode {
   readonly dataPath?: string;
 }
 
-export const joinPath = (dir: string, name: string): string => (dir === '' ? name : `${dir}/${name}`);
+export const joinPath = (dir: string, name: string): string =>
+  dir === '' ? name : `${dir}/${name}`;
 
 export function parentPath(path: string): string {
   const slash = path.lastIndexOf('/');
@@ -153,7 +160,10 @@ function* redirected(
 
 function checkRedirect(name: string): void {
   if (name === '' || name === '.' || name === '..' || name.includes('/')) {
-    throw new LayerError(Errno.EIO, 'a redirect in the upper is not a path: the workspace is damaged');
+    throw new LayerError(
+      Errno.EIO,
+      'a redirect in the upper is not a path: the workspace is damaged',
+    );
   }
 }
 

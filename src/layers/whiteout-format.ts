@@ -46,7 +46,11 @@ export const isOverlayXattr = (name: string): boolean =>
   OVERLAY_PREFIXES.some((prefix) => name.startsWith(prefix));
 
 /** Undefined too where the filesystem has no xattrs or we may not read them. */
-export function* overlayXattr(layer: Layer, inode: Inode, name: string): Task<Uint8Array | undefined> {
+export function* overlayXattr(
+  layer: Layer,
+  inode: Inode,
+  name: string,
+): Task<Uint8Array | undefined> {
   if (inode.getxattr === undefined) return undefined;
   for (const prefix of layer.prefixes) {
     try {
@@ -54,7 +58,8 @@ export function* overlayXattr(layer: Layer, inode: Inode, name: string): Task<Ui
       if (value !== undefined) return value;
     } catch (error) {
       const errno = errnoOf(error);
-      if (errno !== Errno.EOPNOTSUPP && errno !== Errno.EPERM && errno !== Errno.EACCES) throw error;
+      if (errno !== Errno.EOPNOTSUPP && errno !== Errno.EPERM && errno !== Errno.EACCES)
+        throw error;
     }
   }
   return undefined;
@@ -103,17 +108,14 @@ export interface LayerEntry {
 }
 
 /** What is under one name of one layer's directory. */
-export function* lookupInLayer(
-  layer: Layer,
-  dir: Inode,
-  name: Name,
-): Task<LayerEntry | undefined> {
+export function* lookupInLayer(layer: Layer, dir: Inode, name: Name): Task<LayerEntry | undefined> {
   if (layer.dotWhiteouts && name.startsWith(WH_PREFIX)) return undefined;
   const inode = yield* dir.lookup(name);
   const dotted = layer.dotWhiteouts && (yield* hasDotWhiteout(dir, name));
   if (inode === undefined) return dotted ? { name, inode, whiteout: true } : undefined;
   const xattrForm = inode.type === S_IFREG && (yield* mayHoldXattrWhiteouts(layer, dir, inode));
-  if (yield* isWhiteoutInode(layer, inode, xattrForm)) return { name, inode: undefined, whiteout: true };
+  if (yield* isWhiteoutInode(layer, inode, xattrForm))
+    return { name, inode: undefined, whiteout: true };
   return { name, inode, whiteout: dotted };
 }
 
@@ -150,7 +152,8 @@ export function* entriesOfLayer(layer: Layer, dir: Inode, flags: DirFlags): Task
   }
   // `.wh..wh.aufs` and the like are aufs's own bookkeeping, not whiteouts of a name.
   for (const name of dotted) {
-    if (!name.startsWith(WH_PREFIX)) entries.push({ name: name as Name, inode: undefined, whiteout: true });
+    if (!name.startsWith(WH_PREFIX))
+      entries.push({ name: name as Name, inode: undefined, whiteout: true });
   }
   return entries.sort((a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : 0));
 }
@@ -164,8 +167,13 @@ function* classify(
   const inode = yield* dir.lookup(entry.name);
   if (inode === undefined) return undefined;
   const { type } = entry;
-  const suspect = type === DT_CHR || type === DT_UNKNOWN || (type === DT_REG && flags.xattrWhiteouts);
-  if (suspect && !isDir(inode.type) && (yield* isWhiteoutInode(layer, inode, flags.xattrWhiteouts))) {
+  const suspect =
+    type === DT_CHR || type === DT_UNKNOWN || (type === DT_REG && flags.xattrWhiteouts);
+  if (
+    suspect &&
+    !isDir(inode.type) &&
+    (yield* isWhiteoutInode(layer, inode, flags.xattrWhiteouts))
+  ) {
     return { inode: undefined, whiteout: true };
   }
   return { inode, whiteout: false };
