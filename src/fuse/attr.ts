@@ -10,7 +10,6 @@ import {
   STATX_OUT,
   SX_TIME,
 } from './abi.ts';
-import { CACHE_SECONDS } from './limits.ts';
 import type { Request } from './request.ts';
 
 const A = ATTR.at;
@@ -50,8 +49,8 @@ function putAttr(request: Request, at: number, stat: Stat): void {
 export function putEntry(request: Request, at: number, nodeid: number, stat: Stat): void {
   request.put64(at + E.nodeid, nodeid);
   request.put64(at + E.generation, 0);
-  request.put64(at + E.entryValid, CACHE_SECONDS);
-  request.put64(at + E.attrValid, CACHE_SECONDS);
+  request.put64(at + E.entryValid, request.cacheSeconds);
+  request.put64(at + E.attrValid, request.cacheSeconds);
   request.put64(at + E.entryValidNsec, 0);
   putAttr(request, at + E.attr, stat);
 }
@@ -59,12 +58,12 @@ export function putEntry(request: Request, at: number, nodeid: number, stat: Sta
 /** An entry that says: there is none, and you may remember that. */
 export function putAbsence(request: Request, at: number): void {
   request.clear(at, ENTRY_OUT.bytes);
-  request.put64(at + E.entryValid, CACHE_SECONDS);
+  request.put64(at + E.entryValid, request.cacheSeconds);
 }
 
 /** Write struct fuse_attr_out at the start of the body. */
 export function putAttrOut(request: Request, stat: Stat): void {
-  request.put64(O.attrValid, CACHE_SECONDS);
+  request.put64(O.attrValid, request.cacheSeconds);
   request.put64(O.attrValidNsec, 0);
   putAttr(request, O.attr, stat);
 }
@@ -77,7 +76,7 @@ function putTime(request: Request, at: number, sec: number, nsec: number): void 
 /** Write struct fuse_statx_out at the start of the body. */
 export function putStatxOut(request: Request, stat: Stat): void {
   request.clear(0, STATX_OUT.bytes);
-  request.put64(STATX_OUT.at.attrValid, CACHE_SECONDS);
+  request.put64(STATX_OUT.at.attrValid, request.cacheSeconds);
   const at = STATX_OUT.at.stat;
   request.put32(at + X.mask, STATX_BASIC_STATS | STATX_BTIME);
   request.put32(at + X.blksize, stat.blksize);

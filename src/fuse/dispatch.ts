@@ -9,6 +9,7 @@ import { FsError } from '../kernel/error.ts';
 import type { Task } from '../kernel/task.ts';
 import { IN_HEADER } from './abi.ts';
 import type { Door } from './door.ts';
+import { CACHE_SECONDS, INCOHERENT_CACHE_SECONDS } from './limits.ts';
 import { OPERATIONS, opcodeName } from './opcodes.ts';
 import type { Request } from './request.ts';
 
@@ -17,6 +18,7 @@ export function dispatch(door: Door, request: Request): Task<number> | number {
   const { counters, options } = door;
   const { opcode } = request;
   counters.requests++;
+  request.cacheSeconds = door.fs.coherent === false ? INCOHERENT_CACHE_SECONDS : CACHE_SECONDS;
   if (opcode < counters.byOpcode.length) counters.byOpcode[opcode]!++;
   if (options.debug !== undefined) options.debug(describe(request));
   const operation = OPERATIONS[opcode];

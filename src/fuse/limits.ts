@@ -26,6 +26,9 @@ export const TURN_REQUESTS = 8;
 /** Seconds that entries, attributes and absences stay cached: 68 years, as good as for ever. */
 export const CACHE_SECONDS = 0x7fff_ffff;
 
+/** The same where changes beneath could go unnoticed: what other FUSE filesystems use throughout. */
+export const INCOHERENT_CACHE_SECONDS = 1;
+
 /** Sorted listings kept, so that a large directory is not read again for each chunk. */
 export const LISTINGS_MAX = 32;
 /** Entries in all of them together: bounds their memory (about 100 bytes an entry). */

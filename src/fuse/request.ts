@@ -82,6 +82,9 @@ export class Request {
     this.#outText = latin1Buffer(output);
   }
 
+  /** How long the kernel may keep what this reply says; dispatch.ts sets it. */
+  cacheSeconds = 0;
+
   /** Ready for a request of `length` bytes that has been read in. */
   arrived(length: number): void {
     this.length = length;
