@@ -18,7 +18,7 @@ import { fail } from '../kernel/error.ts';
 import { type Arena, allocateArena, latin1Buffer, type Latin1Buffer } from '../sys/memory.ts';
 import type { Cred, Name } from '../vfs/inode-operations.ts';
 import { FUSE_HEADER_ROOM, IN_HEADER, OUT_HEADER } from './abi.ts';
-import { MAX_WRITE_BYTES, REPLY_ERRNO_MAX } from './limits.ts';
+import { CACHE_SECONDS, MAX_WRITE_BYTES, REPLY_ERRNO_MAX } from './limits.ts';
 
 const REQUEST_BYTES = MAX_WRITE_BYTES + FUSE_HEADER_ROOM;
 const REPLY_BYTES = MAX_WRITE_BYTES + FUSE_HEADER_ROOM;
@@ -83,7 +83,7 @@ export class Request {
   }
 
   /** How long the kernel may keep what this reply says; dispatch.ts sets it. */
-  cacheSeconds = 0;
+  cacheSeconds = CACHE_SECONDS;
 
   /** Ready for a request of `length` bytes that has been read in. */
   arrived(length: number): void {
