@@ -31,6 +31,7 @@ import type {
   EngineOrders,
   StartedEngine,
 } from './engine-protocol.ts';
+import { raiseReadahead } from './readahead.ts';
 import { BranchLocks } from './lock.ts';
 import { namespaceUsers } from './namespace-users.ts';
 import { MountError } from './options.ts';
@@ -138,7 +139,8 @@ class Daemon {
     });
     gone.catch(() => undefined);
     slow.catch(() => undefined);
-    await Promise.race([before, slow, gone]);
+    const root = await Promise.race([before, slow, gone]);
+    raiseReadahead(root.dev);
   }
 
   #ask(kind: EngineCommand['kind']): Promise<unknown> {
@@ -298,6 +300,8 @@ export async function runDaemon(engine: StartedEngine): Promise<number> {
     const why = (await daemon.ended()) ?? messageOf(error);
     await control.end({ event: 'ended', error: why });
     removeRecord(record);
+    // Before it is said: whoever hears it may try again at once.
+    locks.release();
     say(hasReady, { ok: false, error: why });
     return 32;
   }
