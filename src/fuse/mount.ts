@@ -53,10 +53,21 @@ function flagsOf({ options }: FuseMount): number {
   return flags;
 }
 
+/** What an administrator has to do: the device is not part of what a mount's user asked for. */
+function deviceAdvice(errno: number): string {
+  if (errno === Errno.ENOENT || errno === Errno.ENODEV || errno === Errno.ENXIO) {
+    return '/dev/fuse is not there; load the fuse module (modprobe fuse), or pass the device into this container';
+  }
+  if (errno === Errno.EACCES || errno === Errno.EPERM) {
+    return '/dev/fuse may not be opened by this user; it is mode 0666 where udev makes it (chmod 666 /dev/fuse)';
+  }
+  return '/dev/fuse';
+}
+
 /** Mount. The descriptor of /dev/fuse to serve. Errors: what open(2) and mount(2) give. */
 export function mountFuse(mount: FuseMount, owner: MountOwner = ourselves()): number {
   const fd = tryOpenat(AT_FDCWD, '/dev/fuse', O_RDWR);
-  if (fd < 0) fail(-fd);
+  if (fd < 0) throw new FsError(-fd, deviceAdvice(-fd));
   const fields = [
     `fd=${fd}`,
     `rootmode=${(mount.rootType ?? S_IFDIR).toString(8)}`,
