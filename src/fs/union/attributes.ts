@@ -54,13 +54,8 @@ function* truncate(inode: UnionInode, changes: SetAttr, size: number): Task<void
     if (Object.keys(others).length > 0) yield* setattr(inode, others);
     return;
   }
-  if (inode.branch.writable && inode.data === undefined) {
-    yield* inode.real.setattr(changes);
-    return;
-  }
-  const before = yield* inode.real.getattr();
-  yield* copyUp(inode, 'data', size);
-  yield* inode.real.setattr(before.size === size ? changes : { mtime: 'now', ...changes });
+  if (yield* copyUp(inode, 'data', { mtime: 'now', ...changes })) return;
+  yield* inode.real.setattr(changes);
 }
 
 /**

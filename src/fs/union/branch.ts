@@ -55,6 +55,8 @@ export class Branch {
   /** How whiteouts are made here: found out at mount. */
   whiteoutForm: 'device' | 'xattr' = 'device';
   supportsXattr = true;
+  /** Entries of `work/` that could not be taken away: the next mount does it (B2). */
+  leftovers = 0;
   #tempCount = 0;
 
   /** The rightmost branch's index: nothing lies beneath that one. */
@@ -101,6 +103,19 @@ export class Branch {
       yield* inode.removexattr!(this.prefix + name);
     } catch (error) {
       if (errnoOf(error) !== Errno.ENODATA) throw error;
+    }
+  }
+
+  /**
+   * Take away what is in `work/`: after a commit, or for want of one. The operation's outcome is
+   * decided by then, so a failure is not its error: the entry stays until the next mount (B2).
+   */
+  *discard(removal: Task<void>): Task<void> {
+    try {
+      yield* removal;
+    } catch (error) {
+      if (errnoOf(error) === undefined) throw error;
+      this.leftovers++;
     }
   }
 

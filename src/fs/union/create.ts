@@ -15,7 +15,7 @@ import type { Cred, Inode, Name } from '../../vfs/inode-operations.ts';
 import { ROOT_CRED } from './branch.ts';
 import type { Branch } from './branch.ts';
 import { copyUp, copyUpToBranch, ensureLayer, settleCopyUp } from './copy-up.ts';
-import { setUnionNlink } from './hard-link-index.ts';
+import { changeUnionNlink, holdUnionNlink } from './hard-link-index.ts';
 import { UnionInode, asUnionInode } from './inode.ts';
 import type { Layer } from './inode.ts';
 import { checkName, enterAlias, markImpureFor, requireDirectory } from './lookup.ts';
@@ -118,16 +118,20 @@ function* overWhiteout(
 ): Task<Inode> {
   const whiteout = yield* layer.lookup(name);
   if (whiteout === undefined) return yield* make(layer, name);
-  const nursery = yield* makeNursery(branch, layer);
+  let nursery: Nursery | undefined;
   const temp = branch.tempName();
   try {
+    nursery = yield* makeNursery(branch, layer);
     const made = yield* make(nursery?.inode ?? branch.work, temp);
     yield* replaceWhiteout(dir, branch, layer, name, whiteout, {
       dir: nursery?.inode ?? branch.work, name: temp, inode: made, directory,
     });
     return made;
+  } catch (error) {
+    whiteout.forget();
+    throw error;
   } finally {
-    if (nursery !== undefined) yield* branch.work.rmdir(nursery.name, nursery.inode);
+    if (nursery !== undefined) yield* branch.discard(branch.work.rmdir(nursery.name, nursery.inode));
     nursery?.inode.forget();
   }
 }
@@ -153,12 +157,18 @@ function* replaceWhiteout(
     if (beneath !== undefined) yield* branch.setOpaque(fresh.inode);
     yield* fresh.dir.rename(fresh.name, fresh.inode, layer, name, whiteout, RENAME_EXCHANGE); // COMMIT POINT
   } catch (error) {
-    if (fresh.directory) yield* fresh.dir.rmdir(fresh.name, fresh.inode);
-    else yield* fresh.dir.unlink(fresh.name, fresh.inode);
+    const { dir: home, name: temp, inode } = fresh;
+    yield* branch.discard(fresh.directory ? home.rmdir(temp, inode) : home.unlink(temp, inode));
+    inode.forget();
     throw error;
   }
-  yield* fresh.dir.unlink(fresh.name, whiteout);
+  yield* branch.discard(fresh.dir.unlink(fresh.name, whiteout));
   whiteout.forget();
+}
+
+interface Nursery {
+  readonly name: Name;
+  readonly inode: Inode;
 }
 
 const DEFAULT_ACL = 'system.posix_acl_default';
@@ -168,15 +178,21 @@ const DEFAULT_ACL = 'system.posix_acl_default';
  * ACL. So the host's own rules give the new object what it would have got in place. Undefined where
  * the parent hands down nothing.
  */
-function* makeNursery(branch: Branch, parent: Inode): Task<{ name: Name; inode: Inode } | undefined> {
+function* makeNursery(branch: Branch, parent: Inode): Task<Nursery | undefined> {
   const stat = yield* parent.getattr();
   const acl = parent.getxattr === undefined ? undefined : yield* defaultAcl(parent);
   if ((stat.mode & S_ISGID) === 0 && acl === undefined) return undefined;
   const name = branch.tempName();
   const inode = yield* branch.work.mkdir(name, 0o700, { ...ROOT_CRED, uid: stat.uid, gid: stat.gid });
-  yield* inode.setattr({ mode: stat.mode & PERMISSION_BITS });
-  if (acl !== undefined) yield* inode.setxattr!(DEFAULT_ACL, acl, 0);
-  return { name, inode };
+  try {
+    yield* inode.setattr({ mode: stat.mode & PERMISSION_BITS });
+    if (acl !== undefined) yield* inode.setxattr!(DEFAULT_ACL, acl, 0);
+    return { name, inode };
+  } catch (error) {
+    yield* branch.discard(branch.work.rmdir(name, inode));
+    inode.forget();
+    throw error;
+  }
 }
 
 function* defaultAcl(dir: Inode): Task<Uint8Array | undefined> {
@@ -201,12 +217,12 @@ export function* link(dir: UnionInode, name: Name, target: Inode): Task<void> {
   if (said !== undefined && said.layer.branch.index < branch.index) fail(Errno.EROFS);
   const layer = yield* ensureLayer(dir, branch);
   yield* markImpureFor(file, layer);
-  const count = file.unionNlink;
+  yield* holdUnionNlink(file);
   const present = yield* layer.lookup(name);
   if (present === undefined) yield* layer.link(name, file.real);
   else yield* linkOverWhiteout(branch, layer, name, present, file);
   enterAlias(dir, name, file);
-  if (count !== undefined) yield* setUnionNlink(file, count + 1);
+  yield* changeUnionNlink(file, +1);
 }
 
 function* linkOverWhiteout(
@@ -219,7 +235,7 @@ function* linkOverWhiteout(
   try {
     yield* branch.work.rename(temp, linked, layer, name, whiteout, 0); // COMMIT POINT
   } catch (error) {
-    yield* branch.work.unlink(temp, linked);
+    yield* branch.discard(branch.work.unlink(temp, linked));
     throw error;
   } finally {
     linked.forget();

@@ -4,14 +4,16 @@
  * X1. A lower file with several links is copied up into `index/`, under the hex of its origin record;
  *     its names in the upper tree are hard links of that entry. A name not yet linked up still shows
  *     the indexed file, because lookup asks the index.
- * X2. The union's link count is kept on the indexed file (`nlink`), as a difference to the real count,
- *     for names that are only whited out do not change the real one.
+ * X2. The union's link count is kept on the indexed file (`nlink`), as a difference to the real count.
+ *     It is written before a name comes or goes, and the name that comes or goes is a link of the
+ *     indexed file, linked up first if need be: so the commit changes the count with the names.
  * X3. The entry goes when the union's count reaches zero.
  * cf. fs/overlayfs/util.c ovl_nlink_start, copy_up.c ovl_link_up
  */
 import { S_IFDIR } from '../../abi/mode.ts';
 import type { Stat } from '../../abi/stat.ts';
 import { hexOf } from '../../lib/latin1.ts';
+import { errnoOf } from '../../kernel/error.ts';
 import type { Task } from '../../kernel/task.ts';
 import type { Inode, Name } from '../../vfs/inode-operations.ts';
 import type { Branch } from './branch.ts';
@@ -83,7 +85,8 @@ export function* loadUnionNlink(inode: UnionInode, foundStat: Stat): Task<void> 
   inode.unionNlink = Math.max(inode.unionNlink, 1);
 }
 
-function* originStat(inode: UnionInode): Task<Stat | undefined> {
+/** What the indexed file was copied from is like now, if it can still be found. */
+export function* originStat(inode: UnionInode): Task<Stat | undefined> {
   const origin = yield* inode.branch.overlayXattr(inode.real, ORIGIN);
   const handle = origin === undefined ? undefined : decodeOrigin(origin);
   if (handle === undefined) return undefined;
@@ -98,17 +101,33 @@ function* originStat(inode: UnionInode): Task<Stat | undefined> {
   return undefined;
 }
 
-/** Change the union's count, and write it down relative to the real count as it is now. */
-export function* setUnionNlink(inode: UnionInode, count: number): Task<void> {
-  if (inode.indexName === undefined) return;
-  inode.unionNlink = count;
-  if (count <= 0) {
-    const entry = yield* inode.branch.indexDir.lookup(inode.indexName);
-    if (entry !== undefined) yield* inode.branch.indexDir.unlink(inode.indexName, entry);
-    entry?.forget();
-    return;
-  }
+/** Write the count down relative to the real one: before a name comes or goes (X2). */
+export function* holdUnionNlink(inode: UnionInode): Task<void> {
+  if (inode.indexName === undefined || inode.unionNlink === undefined) return;
   const real = yield* inode.real.getattr();
-  const record = encodeNlink({ relativeTo: 'U', difference: count - real.nlink });
+  const record = encodeNlink({ relativeTo: 'U', difference: inode.unionNlink - real.nlink });
   yield* inode.branch.setOverlayXattr(inode.real, NLINK, record);
+}
+
+/** Write the count down relative to the lower's: while names are linked up, which changes nothing for the union. */
+export function* startUnionNlink(inode: UnionInode, count: number, lowerNlink: number): Task<void> {
+  inode.unionNlink = count;
+  const record = encodeNlink({ relativeTo: 'L', difference: count - lowerNlink });
+  yield* inode.branch.setOverlayXattr(inode.real, NLINK, record);
+}
+
+/** A name has come or gone: the record says so already (X2). The last one takes the entry with it (X3). */
+export function* changeUnionNlink(inode: UnionInode, difference: number): Task<void> {
+  const { indexName, branch } = inode;
+  if (indexName === undefined || inode.unionNlink === undefined) return;
+  inode.unionNlink += difference;
+  if (inode.unionNlink > 0) return;
+  try {
+    const entry = yield* branch.indexDir.lookup(indexName);
+    if (entry !== undefined) yield* branch.indexDir.unlink(indexName, entry);
+    entry?.forget();
+  } catch (error) {
+    // The name is gone, so this is nobody's error: an entry that no name leads to takes room only.
+    if (errnoOf(error) === undefined) throw error;
+  }
 }

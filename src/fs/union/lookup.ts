@@ -20,6 +20,7 @@ import { NO_UUID, sameUuid } from './branch.ts';
 import type { Branch } from './branch.ts';
 import { BASE, IMPURE, METACOPY, ORIGIN, REDIRECT, decodeOrigin, inoOfBase, inoOfHandle } from './format.ts';
 import { findIndexed, loadUnionNlink } from './hard-link-index.ts';
+import type { Indexed } from './hard-link-index.ts';
 import { UnionInode } from './inode.ts';
 import type { Layer } from './inode.ts';
 import { hidingFacts, isWhiteout } from './whiteout.ts';
@@ -186,32 +187,45 @@ function* descendByPath(dir: UnionInode, fromBranch: number, path: string, found
   if (name === undefined) return;
   const stack: Layer[] = [];
   for (const branch of dir.fs.branches.slice(fromBranch)) {
-    const parent = yield* walk(branch, components);
-    if (parent === 'hidden') break;
+    const { parent, isLast } = yield* walk(branch, components);
     if (parent !== undefined) stack.push({ branch, inode: parent });
+    if (isLast) break;
   }
   yield* descend(dir, stack, 0, name, found);
   for (const layer of stack) if (layer.inode !== layer.branch.root) layer.inode.forget();
 }
 
-function* walk(branch: Branch, components: readonly Name[]): Task<Inode | 'hidden' | undefined> {
+/** The directory at a path of one branch. `isLast`: something on the path hides the branches to the right. */
+function* walk(
+  branch: Branch, components: readonly Name[],
+): Task<{ parent: Inode | undefined; isLast: boolean }> {
   let inode = branch.root;
+  let isLast = false;
   for (const component of components) {
     const child: Inode | undefined = yield* inode.lookup(component);
-    if (child === undefined) return undefined;
-    if (child.type !== S_IFDIR) return 'hidden';
+    if (inode !== branch.root) inode.forget();
+    if (child === undefined) return { parent: undefined, isLast };
+    if (child.type !== S_IFDIR) {
+      child.forget();
+      return { parent: undefined, isLast: true };
+    }
     inode = child;
+    isLast ||= yield* hidesAll(branch, inode);
   }
-  return inode;
+  return { parent: inode, isLast };
 }
 
 // Whether a writable branch's directory holds entries with an origin, kept with the branch's inode.
 const impurity = new WeakMap<Inode, boolean>();
+// The roots that are known to be marked: for us they count as impure anyway, for the kernel not.
+const markedRoots = new WeakSet<Inode>();
 
 /** Must be true before an entry with an origin is put into the directory. */
 export function* markImpure(branch: Branch, dir: Inode): Task<void> {
-  if (yield* isImpure(branch, dir)) return;
+  const isRoot = dir === branch.root;
+  if (isRoot ? markedRoots.has(dir) : yield* isImpure(branch, dir)) return;
   yield* branch.setOverlayXattr(dir, IMPURE, new Uint8Array([0x79]));
+  if (isRoot) markedRoots.add(dir);
   impurity.set(dir, true);
 }
 
@@ -243,7 +257,7 @@ function* instantiate(dir: UnionInode, name: Name, found: Found): Task<UnionEntr
   const number = indexed?.number ?? (yield* numberOf(dir, top, stat, parentLayer));
   const known = fs.inodes.get(number);
   if (known !== undefined && (yield* isSame(known, top, stat, indexed !== undefined))) {
-    forgetAll(found);
+    letGo(found, indexed, []);
     enterAlias(dir, name, known);
     return { inode: known, stat: yield* getattr(known), isUnionStat: true };
   }
@@ -255,6 +269,7 @@ function* instantiate(dir: UnionInode, name: Name, found: Found): Task<UnionEntr
   inode.redirect = found.redirect;
   inode.redirected = found.redirect !== undefined || dir.redirected;
   inode.indexName = indexed?.indexName;
+  letGo(found, indexed, [real.inode, ...lowers.map((layer) => layer.inode), inode.data?.inode]);
   yield* loadUnionNlink(inode, stat);
   fs.inodes.set(ino, inode);
   fs.attach(dir, name, inode);
@@ -276,9 +291,12 @@ export function enterAlias(dir: UnionInode, name: Name, inode: UnionInode): void
   (inode.aliases ??= []).push({ parent: dir, name });
 }
 
-function forgetAll(found: Found): void {
-  for (const layer of found.layers) layer.inode.forget();
-  found.data?.inode.forget();
+/** Forget what a lookup was given and does not keep. */
+function letGo(found: Found, indexed: Indexed | undefined, kept: readonly (Inode | undefined)[]): void {
+  const given = new Set(found.layers.map((layer) => layer.inode));
+  if (found.data !== undefined) given.add(found.data.inode);
+  if (indexed !== undefined) given.add(indexed.layer.inode);
+  for (const inode of given) if (!kept.includes(inode)) inode.forget();
 }
 
 /** Is the known object with this number what was found, or another one with the same origin? */

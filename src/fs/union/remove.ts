@@ -14,9 +14,9 @@ import type { Task } from '../../kernel/task.ts';
 import type { Inode, Name } from '../../vfs/inode-operations.ts';
 import { emptyDirectory } from './branch.ts';
 import type { Branch } from './branch.ts';
-import { copyUp, ensureLayer, settleCopyUp } from './copy-up.ts';
+import { copyUp, ensureLayer, ensureLinkedUp, settleCopyUp } from './copy-up.ts';
 import { firstSaying } from './create.ts';
-import { setUnionNlink } from './hard-link-index.ts';
+import { changeUnionNlink } from './hard-link-index.ts';
 import { asUnionInode } from './inode.ts';
 import type { Layer, UnionInode } from './inode.ts';
 import { checkName, requireDirectory } from './lookup.ts';
@@ -28,10 +28,10 @@ export function* unlink(dir: UnionInode, name: Name, victim: Inode): Task<void> 
   if (file.type === S_IFDIR) fail(Errno.EISDIR);
   yield* settleCopyUp(file);
   yield* keepLinkCount(file);
-  const count = file.unionNlink;
+  yield* ensureLinkedUp(file, dir, name);
   yield* removeName(dir, name, file);
   dropAlias(dir, name, file);
-  if (count !== undefined) yield* setUnionNlink(file, count - 1);
+  yield* changeUnionNlink(file, -1);
   if (file.parent === undefined) noteOrphan(file);
 }
 
@@ -110,12 +110,13 @@ export function* coverWithWhiteout(
   try {
     yield* branch.work.rename(whiteout.name, whiteout.inode, layer, name, victim.real, flags); // COMMIT POINT
   } catch (error) {
-    yield* branch.work.unlink(whiteout.name, whiteout.inode);
+    yield* branch.discard(branch.work.unlink(whiteout.name, whiteout.inode));
     throw error;
+  } finally {
+    whiteout.inode.forget();
   }
-  whiteout.inode.forget();
   dir.fs.counters.whiteouts++;
-  if (victim.isDirectory) yield* clearAway(branch, whiteout.name, victim.real);
+  if (victim.isDirectory) yield* branch.discard(clearAway(branch, whiteout.name, victim.real));
 }
 
 /** A directory with nothing beneath it, perhaps with whiteouts in it. */
@@ -127,7 +128,7 @@ function* removeDirectory(branch: Branch, layer: Inode, name: Name, victim: Unio
     yield* requireEmpty(victim);
     const temp = branch.tempName();
     yield* layer.rename(name, victim.real, branch.work, temp, undefined, 0); // COMMIT POINT
-    yield* clearAway(branch, temp, victim.real);
+    yield* branch.discard(clearAway(branch, temp, victim.real));
   }
 }
 

@@ -23,7 +23,7 @@ import type { Branch } from './branch.ts';
 import { copyUp, copyUpToBranch, ensureLayer, ensureLinkedUp, settleCopyUp } from './copy-up.ts';
 import { firstSaying } from './create.ts';
 import { REDIRECT } from './format.ts';
-import { setUnionNlink } from './hard-link-index.ts';
+import { changeUnionNlink } from './hard-link-index.ts';
 import { asUnionInode } from './inode.ts';
 import type { UnionInode } from './inode.ts';
 import { checkName, markImpureFor, requireDirectory } from './lookup.ts';
@@ -94,13 +94,13 @@ function* move(from: Source, to: End): Task<void> {
   const fromLayer = yield* ensureLayer(from.dir, branch);
   const toLayer = yield* ensureLayer(to.dir, branch);
   const shows = yield* showsBeneath(from, branch);
-  const count = to.inode?.unionNlink;
+  if (to.inode !== undefined) yield* ensureLinkedUp(to.inode, to.dir, to.name);
   yield* prepareMoved(from, to, branch, toLayer);
   if (shows) yield* allowXattrWhiteouts(branch, fromLayer);
   const step = { branch, from, to, fromLayer, toLayer, shows };
   if (to.inode !== undefined || !(yield* moveToAbsent(step))) yield* moveOver(step);
   if (shows) from.inode.fs.counters.whiteouts++;
-  yield* publishMove(from, to, count);
+  yield* publishMove(from, to);
 }
 
 interface Move {
@@ -128,8 +128,19 @@ function* moveToAbsent({ from, to, fromLayer, toLayer, shows }: Move): Task<bool
 }
 
 /** Over an object of the same branch, over a whiteout, or over what lies beneath. */
-function* moveOver({ branch, from, to, fromLayer, toLayer, shows }: Move): Task<void> {
-  const present = yield* toLayer.lookup(to.name);
+function* moveOver(move: Move): Task<void> {
+  const { to } = move;
+  const present = yield* move.toLayer.lookup(to.name);
+  try {
+    yield* moveOverPresent(move, present);
+  } finally {
+    if (present !== to.inode?.real) present?.forget();
+  }
+}
+
+function* moveOverPresent(
+  { branch, from, to, fromLayer, toLayer, shows }: Move, present: Inode | undefined,
+): Task<void> {
   const whiteout = present !== undefined && (yield* isWhiteout(branch, toLayer, present)) ? present : undefined;
   if (present !== undefined && whiteout === undefined && to.inode === undefined) fail(Errno.EEXIST);
   if (to.inode?.isDirectory && present !== undefined && whiteout === undefined) yield* hollow(branch, to.inode);
@@ -137,24 +148,29 @@ function* moveOver({ branch, from, to, fromLayer, toLayer, shows }: Move): Task<
   if (from.inode.isDirectory && whiteout !== undefined) {
     // A directory cannot replace a whiteout: they change places, and it hides the old name or goes.
     yield* fromLayer.rename(from.name, from.inode.real, toLayer, to.name, whiteout, RENAME_EXCHANGE); // COMMIT POINT
-    if (!shows) yield* fromLayer.unlink(from.name, whiteout);
+    if (!shows) yield* dropWhiteout(fromLayer, from.name, whiteout);
   } else {
     const flags = shows ? RENAME_WHITEOUT : 0;
     yield* fromLayer.rename(from.name, from.inode.real, toLayer, to.name, replaced, flags); // COMMIT POINT
   }
-  if (present !== to.inode?.real) present?.forget();
 }
 
-function* publishMove(from: Source, to: End, count: number | undefined): Task<void> {
+/** One that hides nothing. The rename is done, so it is not its error if it stays. */
+function* dropWhiteout(layer: Inode, name: Name, whiteout: Inode): Task<void> {
+  try {
+    yield* layer.unlink(name, whiteout);
+  } catch (error) {
+    if (errnoOf(error) === undefined) throw error;
+  }
+}
+
+function* publishMove(from: Source, to: End): Task<void> {
   const { inode } = from;
   if (to.inode !== undefined) {
     dropAlias(to.dir, to.name, to.inode);
     if (to.inode.isDirectory) {
       to.inode.orphan = true;
       if (to.dir.subdirectories !== undefined) to.dir.subdirectories--;
-    } else {
-      if (count !== undefined) yield* setUnionNlink(to.inode, count - 1);
-      if (to.inode.parent === undefined) noteOrphan(to.inode);
     }
   }
   moveName(from, to.dir, to.name);
@@ -162,6 +178,9 @@ function* publishMove(from: Source, to: End, count: number | undefined): Task<vo
     if (from.dir.subdirectories !== undefined) from.dir.subdirectories--;
     if (to.dir.subdirectories !== undefined) to.dir.subdirectories++;
   }
+  if (to.inode === undefined || to.inode.isDirectory) return;
+  yield* changeUnionNlink(to.inode, -1);
+  if (to.inode.parent === undefined) noteOrphan(to.inode);
 }
 
 /** The object's name (dir, name) becomes another one. */
@@ -209,9 +228,12 @@ function* hollow(branch: Branch, dir: UnionInode): Task<void> {
   if (dir.branch !== branch) return;
   const inside = yield* dir.real.readdir();
   if (inside.length === 0) return;
-  dir.fs.beneath.unwatch(dir);
-  if (dir.lowers!.length > 0) yield* branch.setOpaque(dir.real);
-  dir.lowers = [];
+  if (dir.lowers!.length > 0) {
+    yield* branch.setOpaque(dir.real);
+    dir.fs.beneath.unwatch(dir);
+    for (const layer of dir.lowers!) layer.inode.forget();
+    dir.lowers = [];
+  }
   yield* emptyDirectory(dir.real);
 }
 
