@@ -60,7 +60,7 @@ export function layerOfPlan(plan: MountPlan): SubjectLayer {
   };
 }
 
-function layersOfWorkspace(workspace: Workspace): SubjectLayer[] {
+export function layersOfWorkspace(workspace: Workspace): SubjectLayer[] {
   return workspace.layers.map(({ base, upper, work, createdSec, createdNsec }) => {
     return { view: base, upper, work, lowers: [base], baseline: { createdSec, createdNsec } };
   });
