@@ -13,6 +13,7 @@ import {
   O_RDWR,
   O_TRUNC,
   O_WRONLY,
+  RENAME_EXCHANGE,
   RENAME_NOREPLACE,
   SEEK_SET,
 } from '../src/abi/fcntl.ts';
@@ -491,6 +492,47 @@ const data: Probe[] = [
     after: async ({ c, dir, kept }) => {
       assert.equal((await c.do('lstat', `${dir}/d`)).mtimeNs, kept.get('d'));
       assert.equal((await c.do('lstat', `${dir}/d/g`)).mtimeNs, kept.get('g'));
+    },
+  },
+  {
+    name: 'a write moves the mtime of a file whose metadata alone was copied up',
+    prepare: async (c, dir) => {
+      for (const name of ['now', 'later', 'x', 'y']) {
+        await c.do('writeFile', `${dir}/${name}`, 'content');
+        await c.do('utimens', `${dir}/${name}`, '1', '1000000000000000000');
+      }
+    },
+    run: async ({ c, dir }) => {
+      await c.do('chmod', `${dir}/now`, 0o600);
+      await c.do('chmod', `${dir}/later`, 0o600);
+      await c.do('rename', `${dir}/x`, `${dir}/y`, RENAME_EXCHANGE);
+      await c.do('writeFile', `${dir}/now`, 'CONTENT');
+      assert.ok((await c.do('lstat', `${dir}/now`)).mtimeNs > '17', 'now');
+    },
+    after: async ({ c, dir }) => {
+      for (const name of ['now', 'later', 'x']) {
+        const fd = await c.do('open', `${dir}/${name}`, O_RDWR | O_CREAT);
+        await c.do('write', fd, 'NEW');
+        assert.ok((await c.do('lstat', `${dir}/${name}`)).mtimeNs > '17', name);
+        await c.do('fsync', fd);
+        assert.ok((await c.do('lstat', `${dir}/${name}`)).mtimeNs > '17', `${name} synced`);
+        await c.do('close', fd);
+      }
+    },
+  },
+  {
+    name: 'trusted attributes are for the privileged',
+    prepare: async (c, dir) => {
+      await c.do('writeFile', `${dir}/f`, '');
+      await c.do('setxattr', `${dir}/f`, 'trusted.secret', 'x');
+      await c.do('setxattr', `${dir}/f`, 'user.open', 'y');
+    },
+    run: async ({ c, dir }) => {
+      await c.as(ALICE, ALICE, [], async () => {
+        assert.deepEqual(await c.do('listxattr', `${dir}/f`), ['user.open']);
+        assert.equal(await c.code('getxattr', `${dir}/f`, 'trusted.secret'), 'ENODATA');
+      });
+      assert.deepEqual(await c.do('listxattr', `${dir}/f`), ['trusted.secret', 'user.open']);
     },
   },
   {

@@ -152,7 +152,7 @@ class Sequence {
       op.call,
       ...op.args.map((a) => resolve(a, root, slots)),
     ]);
-    await this.#noteSameSize(op);
+    await this.#noteAnyMtime(op);
     const outcomes = await this.#perform(calls, op);
     this.#compare(op, outcomes[0]!, outcomes[1]!);
     if (op.into !== undefined && 'value' in outcomes[0]!) {
@@ -165,7 +165,13 @@ class Sequence {
    * truncate(2) to the size a file has: POSIX wants no new mtime, tmpfs gives one, and a kernel that
    * keeps times itself (FUSE's writeback cache) does not ask for one. Either is right.
    */
-  async #noteSameSize(op: Op): Promise<void> {
+  async #noteAnyMtime(op: Op): Promise<void> {
+    // A store through a map moves the mtime or not, as the filesystem likes: tmpfs does not.
+    if (op.call === 'mmap') {
+      const [found] = await this.world.caller.batch([['fstat', resolve(op.args[0]!, '', this.#oracleSlots)]]);
+      if ('value' in found!) this.#anyMtime.add((found.value as StatRecord).ino);
+      return;
+    }
     if (op.call !== 'truncate') return;
     const path = resolve(op.args[0]!, this.oracle, this.#oracleSlots) as string;
     const [outcome] = await this.world.caller.batch([['stat', path]]);

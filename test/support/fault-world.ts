@@ -26,6 +26,9 @@ export const CRED: Cred = { uid: 5, gid: 6, umask: 0o022, pid: 0 };
 const BUILT = 1_000_000_000;
 const SETTLED_BEFORE = 1_500_000_000;
 
+/** In memory where there is such a place: some thousand worlds are built and taken down. */
+const SCRATCH = process.env.PALIMPSEST_SCRATCH ?? (fs.existsSync('/dev/shm') ? '/dev/shm' : '/var/tmp');
+
 export interface Stack {
   /** `U=rw L=ro`, leftmost first. */
   readonly branches: string;
@@ -44,7 +47,7 @@ export class FaultWorld {
 
   constructor(stack: Stack) {
     this.stack = stack;
-    this.dir = fs.mkdtempSync('/var/tmp/palimpsest-faults-');
+    this.dir = fs.mkdtempSync(path.join(SCRATCH, 'palimpsest-faults-'));
     fs.chmodSync(this.dir, 0o755);
     this.plan.syncs = false;
     for (const { name } of this.branches()) {
@@ -70,6 +73,16 @@ export class FaultWorld {
   /** A path of the base. */
   base(where: string): string {
     return this.host(this.stack.base, where);
+  }
+
+  /** Of an entry of the base's root. */
+  setxattr(where: string, name: string, value: Uint8Array): void {
+    const host = openHostFs({ path: this.host(this.stack.base), readOnly: false });
+    Object.defineProperty(host, 'syncfs', { value: noSync });
+    const inode = runSync(host.root.lookup(where as Name));
+    assert(inode !== undefined, `${where} is built`);
+    runSync(inode.setxattr(name, value, 0));
+    runSync(host.unmount());
   }
 
   /** Give all that is on the branches an mtime that is old, and the same in every world of this kind. */
