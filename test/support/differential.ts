@@ -96,6 +96,9 @@ export function shownOps(done: readonly (readonly Op[])[], last = 60): string {
 
 const isRegular = (e: TreeEntry): boolean => (e.stat.mode & 0o170000) === 0o100000;
 
+/** Written data moves their times on a filesystem of the kernel, and never reaches a FUSE daemon. */
+const isPipeOrDevice = (e: TreeEntry): boolean => [0o010000, 0o020000].includes(e.stat.mode & 0o170000);
+
 class Sequence {
   readonly options: SequenceOptions;
   readonly world: World;
@@ -250,7 +253,7 @@ class Sequence {
     const old = (e: TreeEntry): boolean => BigInt(e.stat.mtimeNs) < this.#startNs;
     const differences = compareTrees(wanted, found, {
       mtimes: (w, f) => 
-        (old(w) || old(f)) && !this.#anyMtime.has(w.stat.ino) && !(this.#kernelTouched && isRegular(w)),
+        (old(w) || old(f)) && !isPipeOrDevice(w) && !this.#anyMtime.has(w.stat.ino) && !(this.#kernelTouched && isRegular(w)),
       directoryNlink: this.kind === 'palimpsest',
       dirents: this.kind === 'palimpsest',
     });
