@@ -155,13 +155,16 @@ export function* emptyDirectory(dir: Inode): Task<void> {
   for (const entry of yield* dir.readdir()) {
     const child = yield* dir.lookup(entry.name);
     if (child === undefined) continue;
-    if (isDir(child.type)) {
-      yield* emptyDirectory(child);
-      yield* dir.rmdir(entry.name, child);
-    } else {
-      yield* dir.unlink(entry.name, child);
+    try {
+      if (isDir(child.type)) {
+        yield* emptyDirectory(child);
+        yield* dir.rmdir(entry.name, child);
+      } else {
+        yield* dir.unlink(entry.name, child);
+      }
+    } finally {
+      child.forget();
     }
-    child.forget();
   }
 }
 

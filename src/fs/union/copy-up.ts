@@ -453,10 +453,7 @@ function insertLayer(dir: UnionInode, branch: Branch, inode: Inode): void {
   lowers.splice(at < 0 ? lowers.length : at, 0, { branch, inode });
 }
 
-/**
- * The data of a metacopy file comes up: all of it, into the upper file, then the mark goes. A crash on
- * the way leaves the file as it was but for what any write changes: mtime and the privilege bits.
- */
+/** Give back the space of a file, and leave its size. */
 function* punchAll(file: Inode, size: number): Task<void> {
   try {
     yield* file.fallocate?.(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, size) ?? nothing();
@@ -468,6 +465,10 @@ function* punchAll(file: Inode, size: number): Task<void> {
 // oxlint-disable-next-line require-yield
 function* nothing(): Task<void> {}
 
+/**
+ * The data of a metacopy file comes up: all of it, into the upper file, then the mark goes. A crash on
+ * the way leaves the file as it was but for what any write changes: mtime and the privilege bits.
+ */
 function* fillMetacopy(inode: UnionInode): Task<void> {
   const stat = yield* inode.real.getattr();
   const ctx: CopyUp = { inode, branch: inode.branch, want: 'data', changes: undefined, stat, copiedBytes: 0 };

@@ -211,6 +211,7 @@ export function* link(dir: UnionInode, name: Name, target: Inode): Task<void> {
   yield* checkNew(dir, name);
   yield* copyUp(file, 'data');
   yield* settleCopyUp(file);
+  yield* checkNew(dir, name); // There was a wait: the name could be taken by now.
   const said = yield* firstSaying(dir, name, 0);
   if (said !== undefined && said.layer.branch.writable) yield* copyUpToBranch(file, said.layer.branch);
   const { branch } = file;
@@ -229,16 +230,16 @@ function* linkOverWhiteout(
   branch: Branch, layer: Inode, name: Name, whiteout: Inode, file: UnionInode,
 ): Task<void> {
   const temp = branch.tempName();
-  yield* branch.work.link(temp, file.real);
-  const linked = yield* branch.work.lookup(temp);
-  if (linked === undefined) fail(Errno.EIO);
+  let linked: Inode | undefined;
   try {
+    yield* branch.work.link(temp, file.real);
+    linked = (yield* branch.work.lookup(temp)) ?? fail(Errno.EIO);
     yield* branch.work.rename(temp, linked, layer, name, whiteout, 0); // COMMIT POINT
   } catch (error) {
-    yield* branch.discard(branch.work.unlink(temp, linked));
+    if (linked !== undefined) yield* branch.discard(branch.work.unlink(temp, linked));
     throw error;
   } finally {
-    linked.forget();
+    linked?.forget();
     whiteout.forget();
   }
 }

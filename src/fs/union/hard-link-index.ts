@@ -122,12 +122,26 @@ export function* changeUnionNlink(inode: UnionInode, difference: number): Task<v
   if (indexName === undefined || inode.unionNlink === undefined) return;
   inode.unionNlink += difference;
   if (inode.unionNlink > 0) return;
+  let entry: Inode | undefined;
   try {
-    const entry = yield* branch.indexDir.lookup(indexName);
+    entry = yield* branch.indexDir.lookup(indexName);
     if (entry !== undefined) yield* branch.indexDir.unlink(indexName, entry);
-    entry?.forget();
   } catch (error) {
     // The name is gone, so this is nobody's error: an entry that no name leads to takes room only.
+    if (errnoOf(error) === undefined) throw error;
+  } finally {
+    entry?.forget();
+  }
+}
+
+/** A name was hidden by a branch further left and is still a link: the record must be told (X2 does not hold). */
+export function* loseHiddenName(inode: UnionInode): Task<void> {
+  yield* changeUnionNlink(inode, -1);
+  if ((inode.unionNlink ?? 0) <= 0) return;
+  try {
+    yield* holdUnionNlink(inode);
+  } catch (error) {
+    // Then the count is too high after the next mount: it costs room, never a file.
     if (errnoOf(error) === undefined) throw error;
   }
 }

@@ -28,6 +28,7 @@ export function* unlink(dir: UnionInode, name: Name, victim: Inode): Task<void> 
   if (file.type === S_IFDIR) fail(Errno.EISDIR);
   yield* settleCopyUp(file);
   yield* keepLinkCount(file);
+  yield* checkVictim(dir, name, victim); // There was a wait: the name could be another's by now.
   yield* ensureLinkedUp(file, dir, name);
   yield* removeName(dir, name, file);
   dropAlias(dir, name, file);

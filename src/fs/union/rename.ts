@@ -23,7 +23,7 @@ import type { Branch } from './branch.ts';
 import { copyUp, copyUpToBranch, ensureLayer, ensureLinkedUp, settleCopyUp } from './copy-up.ts';
 import { firstSaying } from './create.ts';
 import { REDIRECT } from './format.ts';
-import { changeUnionNlink } from './hard-link-index.ts';
+import { changeUnionNlink, loseHiddenName } from './hard-link-index.ts';
 import { asUnionInode } from './inode.ts';
 import type { UnionInode } from './inode.ts';
 import { checkName, markImpureFor, requireDirectory } from './lookup.ts';
@@ -88,9 +88,21 @@ function isAncestor(inode: UnionInode, dir: UnionInode): boolean {
   return false;
 }
 
+/**
+ * Data was copied, which waits: the names could be others' by now. The kernel holds both directories
+ * locked meanwhile, other doors may not. Errors: ENOENT, EEXIST what was looked up is not there now.
+ */
+function requireStill(from: Source, to: End): void {
+  if (from.inode.disowned || to.inode?.disowned === true) return; // It has no place in the tree to compare with.
+  if (to.dir.orphan || from.dir.children?.get(from.name) !== from.inode) fail(Errno.ENOENT);
+  if (to.dir.children?.get(to.name) !== to.inode) fail(to.inode === undefined ? Errno.EEXIST : Errno.ENOENT);
+  if (isAncestor(from.inode, to.dir)) fail(Errno.EINVAL);
+}
+
 function* move(from: Source, to: End): Task<void> {
   if (to.inode !== undefined) yield* keepLinkCount(to.inode);
   const branch = yield* bringTogether(from, to);
+  requireStill(from, to);
   const fromLayer = yield* ensureLayer(from.dir, branch);
   const toLayer = yield* ensureLayer(to.dir, branch);
   const shows = yield* showsBeneath(from, branch);
@@ -179,7 +191,7 @@ function* publishMove(from: Source, to: End): Task<void> {
     if (to.dir.subdirectories !== undefined) to.dir.subdirectories++;
   }
   if (to.inode === undefined || to.inode.isDirectory) return;
-  yield* changeUnionNlink(to.inode, -1);
+  yield* to.inode.branch === inode.branch ? changeUnionNlink(to.inode, -1) : loseHiddenName(to.inode);
   if (to.inode.parent === undefined) noteOrphan(to.inode);
 }
 
@@ -200,6 +212,7 @@ function moveName(from: Source, dir: UnionInode, name: Name): void {
 /** N1: the source copied up to a branch where the result is not hidden. Errors: EROFS there is none. */
 function* bringTogether(from: Source, to: End): Task<Branch> {
   yield* copyUp(from.inode, from.inode.type === S_IFREG ? 'data' : 'metadata');
+  requireStill(from, to);
   yield* ensureLinkedUp(from.inode, from.dir, from.name);
   if (from.inode.branch.index === 0) return from.inode.branch; // Nothing is left of it.
   const said = yield* firstSaying(to.dir, to.name, 0);
@@ -228,6 +241,7 @@ function* hollow(branch: Branch, dir: UnionInode): Task<void> {
   if (dir.branch !== branch) return;
   const inside = yield* dir.real.readdir();
   if (inside.length === 0) return;
+  if (!(yield* isLogicallyEmpty(dir))) fail(Errno.ENOTEMPTY); // It was empty when looked at, but there was a wait.
   if (dir.lowers!.length > 0) {
     yield* branch.setOpaque(dir.real);
     dir.fs.beneath.unwatch(dir);
@@ -278,9 +292,12 @@ function* exchange(from: Source, to: Required<End>): Task<void> {
   for (const end of [from, other]) {
     yield* copyUp(end.inode, end.inode.type === S_IFREG ? 'data' : 'metadata');
   }
+  requireStill(from, other);
   for (const end of [from, other]) yield* ensureLinkedUp(end.inode, end.dir, end.name);
   yield* bringLeftOf(from.inode, other.inode.branch);
   yield* bringLeftOf(other.inode, from.inode.branch);
+  requireStill(from, other);
+  requireStill(other, from);
   const { branch } = from.inode;
   const fromLayer = yield* ensureLayer(from.dir, branch);
   const toLayer = yield* ensureLayer(to.dir, branch);
