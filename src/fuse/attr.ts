@@ -46,11 +46,17 @@ function putAttr(request: Request, at: number, stat: Stat): void {
 }
 
 /** Write struct fuse_entry_out at `at`. */
-export function putEntry(request: Request, at: number, nodeid: number, stat: Stat): void {
+export function putEntry(
+  request: Request,
+  at: number,
+  nodeid: number,
+  stat: Stat,
+  attrSeconds = request.cacheSeconds,
+): void {
   request.put64(at + E.nodeid, nodeid);
   request.put64(at + E.generation, 0);
   request.put64(at + E.entryValid, request.cacheSeconds);
-  request.put64(at + E.attrValid, request.cacheSeconds);
+  request.put64(at + E.attrValid, attrSeconds);
   request.put64(at + E.entryValidNsec, 0);
   putAttr(request, at + E.attr, stat);
 }
@@ -62,8 +68,12 @@ export function putAbsence(request: Request, at: number): void {
 }
 
 /** Write struct fuse_attr_out at the start of the body. */
-export function putAttrOut(request: Request, stat: Stat): void {
-  request.put64(O.attrValid, request.cacheSeconds);
+export function putAttrOut(
+  request: Request,
+  stat: Stat,
+  attrSeconds = request.cacheSeconds,
+): void {
+  request.put64(O.attrValid, attrSeconds);
   request.put64(O.attrValidNsec, 0);
   putAttr(request, O.attr, stat);
 }
@@ -74,9 +84,13 @@ function putTime(request: Request, at: number, sec: number, nsec: number): void 
 }
 
 /** Write struct fuse_statx_out at the start of the body. */
-export function putStatxOut(request: Request, stat: Stat): void {
+export function putStatxOut(
+  request: Request,
+  stat: Stat,
+  attrSeconds = request.cacheSeconds,
+): void {
   request.clear(0, STATX_OUT.bytes);
-  request.put64(STATX_OUT.at.attrValid, request.cacheSeconds);
+  request.put64(STATX_OUT.at.attrValid, attrSeconds);
   const at = STATX_OUT.at.stat;
   request.put32(at + X.mask, STATX_BASIC_STATS | STATX_BTIME);
   request.put32(at + X.blksize, stat.blksize);

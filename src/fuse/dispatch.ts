@@ -66,8 +66,10 @@ export function finishReply(door: Door, request: Request, outcome: unknown): voi
   }
 }
 
-/** The lookups of a reply that the kernel did not take are taken back. */
+/** The open and the lookups of a reply that the kernel did not take are taken back. */
 export function takeBack(door: Door, request: Request): void {
+  if (request.opened !== undefined) door.openFiles.release(request.opened);
+  request.opened = undefined;
   for (const nodeid of request.handedOut) door.nodes.forget(nodeid, 1);
   request.handedOut.length = 0;
 }

@@ -11,6 +11,7 @@ import { InitBit } from './abi.ts';
 import { keyedNameHash, ListingCache, type NameHash } from './dirstream.ts';
 import { COMPLAINTS_MAX } from './limits.ts';
 import { NodeTable } from './nodes.ts';
+import { type BackingDevice, OpenFiles } from './open-files.ts';
 import type { Request } from './request.ts';
 
 /** All that is counted. Plain numbers, for one JSON record. */
@@ -33,6 +34,8 @@ export interface DoorCounters {
   bugs: number;
   /** Requests that waited for host I/O. */
   parked: number;
+  /** Opens of files that the kernel reads and writes itself. */
+  passedOpens: number;
   /** Bytes by READ and WRITE. */
   bytesRead: number;
   bytesWritten: number;
@@ -52,6 +55,7 @@ function noCounts(): DoorCounters {
     refusedReplies: 0,
     bugs: 0,
     parked: 0,
+    passedOpens: 0,
     bytesRead: 0,
     bytesWritten: 0,
   };
@@ -64,6 +68,8 @@ export interface DoorOptions {
   hashKey: readonly [number, number];
   /** Requests and replies, a line each. */
   debug?: ((line: string) => void) | undefined;
+  /** Where the kernel takes backing files for passthrough. */
+  backing?: BackingDevice | undefined;
   /** Things that should not happen. */
   complain: (line: string) => void;
   /** Hands a notification to another thread, which writes it. */
@@ -76,6 +82,7 @@ export class Door {
   readonly fs: FileSystem;
   readonly options: DoorOptions;
   readonly nodes: NodeTable;
+  readonly openFiles: OpenFiles;
   readonly listings = new ListingCache();
   readonly nameHash: NameHash;
   readonly counters: DoorCounters = noCounts();
@@ -90,13 +97,22 @@ export class Door {
   constructor(fs: FileSystem, options: DoorOptions) {
     this.fs = fs;
     this.options = options;
-    this.nodes = new NodeTable(fs.root, (inode) => this.listings.drop(inode));
+    this.nodes = new NodeTable(fs.root, (inode) => {
+      this.listings.drop(inode);
+      this.openFiles.drop(inode);
+    });
+    this.openFiles = new OpenFiles(options.backing, (line) => this.complain('passthrough', line));
     this.nameHash = keyedNameHash(...options.hashKey);
   }
 
   /** The inode that a request is about. Errors: ESTALE the kernel should not know that id. */
   node(request: Request): Inode {
     return this.nodes.find(request.nodeid) ?? fail(Errno.ESTALE);
+  }
+
+  /** How long the kernel may keep the attributes of an inode that this reply tells. */
+  attrSeconds(request: Request, inode: Inode | undefined): number {
+    return inode !== undefined && this.openFiles.wasPassed(inode) ? 0 : request.cacheSeconds;
   }
 
   agreed(flag: keyof typeof InitBit): boolean {

@@ -122,7 +122,7 @@ export const OPERATIONS: readonly (Operation | undefined)[] = (() => {
   table[Opcode.READ] = reads('READ', READ_IN.bytes, data.read);
   table[Opcode.WRITE] = changes('WRITE', WRITE_IN.bytes, data.write);
   table[Opcode.STATFS] = reads('STATFS', 0, attributes.statfs);
-  table[Opcode.RELEASE] = reads('RELEASE', RELEASE_IN.bytes, done);
+  table[Opcode.RELEASE] = reads('RELEASE', RELEASE_IN.bytes, data.release);
   table[Opcode.FSYNC] = reads('FSYNC', FSYNC_IN.bytes, data.fsync);
   table[Opcode.SETXATTR] = changes(
     'SETXATTR',

@@ -16,7 +16,7 @@ import { Errno } from '../abi/errno.ts';
 import { NAME_MAX } from '../abi/fcntl.ts';
 import { fail } from '../kernel/error.ts';
 import { type Arena, allocateArena, latin1Buffer, type Latin1Buffer } from '../sys/memory.ts';
-import type { Cred, Name } from '../vfs/inode-operations.ts';
+import type { Cred, Inode, Name } from '../vfs/inode-operations.ts';
 import { FUSE_HEADER_ROOM, IN_HEADER, OUT_HEADER } from './abi.ts';
 import { CACHE_SECONDS, MAX_WRITE_BYTES, REPLY_ERRNO_MAX } from './limits.ts';
 
@@ -67,6 +67,8 @@ export class Request {
   replyBytes = 0;
   /** Node ids whose lookup counts this reply raises: taken back if the kernel does not take it. */
   readonly handedOut: number[] = [];
+  /** The file that this reply opens: closed again if the kernel does not take it. */
+  opened: Inode | undefined;
 
   constructor() {
     this.request = allocateArena(REQUEST_BYTES);
@@ -90,6 +92,7 @@ export class Request {
     this.length = length;
     this.replyBytes = 0;
     this.handedOut.length = 0;
+    this.opened = undefined;
   }
 
   // -- header --

@@ -44,15 +44,17 @@ import type { Request } from './request.ts';
 const PERMISSIONS = 0o7777;
 
 export function* getattr(door: Door, request: Request): Task<number> {
-  const stat = yield* door.node(request).getattr();
-  putAttrOut(request, stat);
+  const inode = door.node(request);
+  const stat = yield* inode.getattr();
+  putAttrOut(request, stat, door.attrSeconds(request, inode));
   request.replyBytes = ATTR_OUT.bytes;
   return 0;
 }
 
 export function* statx(door: Door, request: Request): Task<number> {
-  const stat = yield* door.node(request).getattr();
-  putStatxOut(request, stat);
+  const inode = door.node(request);
+  const stat = yield* inode.getattr();
+  putStatxOut(request, stat, door.attrSeconds(request, inode));
   request.replyBytes = STATX_OUT.bytes;
   return 0;
 }
@@ -113,7 +115,7 @@ export function* setattr(door: Door, request: Request): Task<number> {
   const changes = setattrChanges(request, inode.type);
   if (!isEmpty(changes)) yield* inode.setattr(changes);
   const stat = yield* inode.getattr();
-  putAttrOut(request, stat);
+  putAttrOut(request, stat, door.attrSeconds(request, inode));
   request.replyBytes = ATTR_OUT.bytes;
   return 0;
 }

@@ -16,6 +16,7 @@ import {
   COPY_FILE_RANGE_OUT,
   FALLOCATE_IN,
   FOPEN_KEEP_CACHE,
+  FOPEN_PASSTHROUGH,
   FSYNC_IN,
   FUSE_FSYNC_FDATASYNC,
   FUSE_WRITE_CACHE,
@@ -40,17 +41,45 @@ const CLOCK_TICK_NSEC_MAX = 50_000_000;
 const COPY_MAX = 0x7fff_f000;
 
 /** OPEN and OPENDIR: never again, where the kernel knows how to do without. */
-export function open(door: Door, request: Request): number {
+export function open(door: Door, request: Request): Task<number> | number {
   if (door.agreed('NO_OPEN_SUPPORT')) return -Errno.ENOSYS;
-  return answerOpen(request);
+  return openFile(door, request);
+}
+
+function* openFile(door: Door, request: Request): Task<number> {
+  const inode = door.node(request);
+  const known = door.openFiles.wasPassed(inode);
+  yield* putOpen(door, request, 0, inode);
+  request.replyBytes = OPEN_OUT.bytes;
+  // What it has of the attributes was to be kept for ever, and stores in a map would not show.
+  if (!known && door.openFiles.wasPassed(inode)) {
+    door.options.notify(invalidateAttributesRecord(request.nodeid));
+  }
+  return 0;
+}
+
+/** Open a file and write the open part of a reply: there is no handle, the node is enough. */
+export function* putOpen(door: Door, request: Request, at: number, inode: Inode): Task<void> {
+  let backingId = 0;
+  if (door.agreed('PASSTHROUGH')) {
+    backingId = yield* door.openFiles.open(inode);
+    request.opened = inode;
+  }
+  if (backingId !== 0) door.counters.passedOpens++;
+  const mode = backingId === 0 ? FOPEN_KEEP_CACHE : FOPEN_PASSTHROUGH;
+  request.put64(at + OPEN_OUT.at.fh, 0);
+  request.put32(at + OPEN_OUT.at.openFlags, mode);
+  request.put32(at + OPEN_OUT.at.backingId, backingId);
+}
+
+export function release(door: Door, request: Request): number {
+  const inode = door.nodes.find(request.nodeid);
+  if (inode !== undefined) door.openFiles.release(inode);
+  return 0;
 }
 
 export function opendir(door: Door, request: Request): number {
   if (door.agreed('NO_OPENDIR_SUPPORT')) return -Errno.ENOSYS;
-  return answerOpen(request);
-}
-
-function answerOpen(request: Request): number {
   request.put64(OPEN_OUT.at.fh, 0);
   request.put32(OPEN_OUT.at.openFlags, FOPEN_KEEP_CACHE);
   request.put32(OPEN_OUT.at.backingId, 0);

@@ -159,7 +159,8 @@ function* putEntryPlus(chunk: Chunk, dir: Inode, entry: DirEntry, cookie: number
   if (known === undefined) return;
   const { nodeid, stat } = known;
   const at = request.replyBytes;
-  putEntry(request, at, nodeid, stat);
+  const attrSeconds = door.attrSeconds(request, door.nodes.find(nodeid));
+  putEntry(request, at, nodeid, stat, attrSeconds);
   const { ino } = stat;
   putDirent(request, at + ENTRY_OUT.bytes, { name: entry.name, ino, type: entry.type }, cookie);
   request.replyBytes += entryBytes(chunk, entry.name);

@@ -13,8 +13,6 @@ import {
   BATCH_FORGET_IN,
   CREATE_IN,
   ENTRY_OUT,
-  FOPEN_KEEP_CACHE,
-  FOPEN_NOFLUSH,
   FORGET_IN,
   FORGET_ONE,
   LINK_IN,
@@ -26,6 +24,7 @@ import {
 } from './abi.ts';
 import { decodeMajor, decodeMinor, putAbsence, putEntry } from './attr.ts';
 import type { Door } from './door.ts';
+import { putOpen } from './serve-data.ts';
 import type { Request } from './request.ts';
 
 const PERMISSIONS = 0o7777;
@@ -35,7 +34,7 @@ function* answerEntry(door: Door, request: Request, inode: Inode): Task<number> 
   const nodeid = door.nodes.remember(inode);
   try {
     const stat = yield* inode.getattr();
-    putEntry(request, 0, nodeid, stat);
+    putEntry(request, 0, nodeid, stat, door.attrSeconds(request, inode));
   } catch (error) {
     door.nodes.forget(nodeid, 1);
     throw error;
@@ -63,7 +62,7 @@ export function* lookup(door: Door, request: Request): Task<number> {
 /** Answer with an entry whose attributes are at hand. */
 function knownEntry(door: Door, request: Request, entry: Entry): number {
   const nodeid = door.nodes.remember(entry.inode);
-  putEntry(request, 0, nodeid, entry.stat);
+  putEntry(request, 0, nodeid, entry.stat, door.attrSeconds(request, entry.inode));
   request.handedOut.push(nodeid);
   request.replyBytes = ENTRY_OUT.bytes;
   return 0;
@@ -131,11 +130,22 @@ export function* link(door: Door, request: Request): Task<number> {
   return yield* answerEntry(door, request, target);
 }
 
-/** The open part of a reply to CREATE and TMPFILE: there is no handle, the node is enough. */
-function putOpen(request: Request, at: number): void {
-  request.put64(at + OPEN_OUT.at.fh, 0);
-  request.put32(at + OPEN_OUT.at.openFlags, FOPEN_KEEP_CACHE | FOPEN_NOFLUSH);
-  request.put32(at + OPEN_OUT.at.backingId, 0);
+/** The reply to CREATE and TMPFILE: the entry, and that it is open. */
+function* answerCreated(door: Door, request: Request, made: Inode): Task<number> {
+  // The kernel knows it before it is open: nobody else may forget it meanwhile.
+  const nodeid = door.nodes.remember(made);
+  try {
+    yield* putOpen(door, request, ENTRY_OUT.bytes, made);
+    yield* answerEntry(door, request, made);
+  } catch (error) {
+    if (request.opened !== undefined) door.openFiles.release(made);
+    request.opened = undefined;
+    throw error;
+  } finally {
+    door.nodes.forget(nodeid, 1);
+  }
+  request.replyBytes = ENTRY_OUT.bytes + OPEN_OUT.bytes;
+  return 0;
 }
 
 /**
@@ -148,10 +158,7 @@ export function* create(door: Door, request: Request): Task<number> {
   const name = request.name(CREATE_IN.bytes);
   const mode = request.u32(CREATE_IN.at.mode) & PERMISSIONS;
   const made = yield* dir.create(name, mode, request.cred(request.u32(CREATE_IN.at.umask)));
-  yield* answerEntry(door, request, made);
-  putOpen(request, ENTRY_OUT.bytes);
-  request.replyBytes = ENTRY_OUT.bytes + OPEN_OUT.bytes;
-  return 0;
+  return yield* answerCreated(door, request, made);
 }
 
 export function* tmpfile(door: Door, request: Request): Task<number> {
@@ -159,10 +166,7 @@ export function* tmpfile(door: Door, request: Request): Task<number> {
   if (dir.tmpfile === undefined) return -Errno.EOPNOTSUPP;
   const mode = request.u32(CREATE_IN.at.mode) & PERMISSIONS;
   const made = yield* dir.tmpfile(mode, request.cred(request.u32(CREATE_IN.at.umask)));
-  yield* answerEntry(door, request, made);
-  putOpen(request, ENTRY_OUT.bytes);
-  request.replyBytes = ENTRY_OUT.bytes + OPEN_OUT.bytes;
-  return 0;
+  return yield* answerCreated(door, request, made);
 }
 
 export function* unlink(door: Door, request: Request): Task<number> {

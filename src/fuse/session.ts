@@ -22,9 +22,16 @@
 import { randomFillSync } from 'node:crypto';
 import { Errno, errnoName } from '../abi/errno.ts';
 import { start, type Completion } from '../kernel/task.ts';
-import { pollReadable, setNonblocking, writeRecord } from '../sys/fuse-device.ts';
+import {
+  pollReadable,
+  setNonblocking,
+  tryBackingClose,
+  tryBackingOpen,
+  writeRecord,
+} from '../sys/fuse-device.ts';
 import { tryRead, tryWrite } from '../sys/io.ts';
 import { eventfd, eventfdSignal, POLLIN, PollSet } from '../sys/poll.ts';
+import { CAP_FSETID, tryWithoutCapability } from '../sys/process.ts';
 import { tryClose } from '../sys/open.ts';
 import type { FileSystem, Inode, Name } from '../vfs/inode-operations.ts';
 import { dispatch, errorOutcome, finishReply, isSilent, takeBack } from './dispatch.ts';
@@ -112,6 +119,10 @@ export class Session {
       readOnly: options.readOnly,
       hashKey: [key[0]!, key[1]!],
       debug: options.debug,
+      backing: {
+        open: (fd) => tryWithoutCapability(CAP_FSETID, () => tryBackingOpen(this.#fd, fd)),
+        close: (backingId) => void tryBackingClose(this.#fd, backingId),
+      },
       complain: options.complain ?? ((line) => process.emitWarning(line)),
       notify: options.notify,
       notifyAndWait: (record) => writeRecord(this.#fd, record),

@@ -35,6 +35,27 @@ export function writeRecord(fd: number, record: Uint8Array): Task<number> {
   return hostCall('write', writeCall, [fd, addressOf(record), record.length], record);
 }
 
+const FUSE_DEV_IOC_BACKING_OPEN = 0x4010_e501;
+const FUSE_DEV_IOC_BACKING_CLOSE = 0x4004_e502;
+/** struct fuse_backing_map: s32 fd, u32 flags, u64 padding. */
+const backingMap = new Scratch(16);
+
+/**
+ * Have the kernel know the file of a descriptor as the backing of files of this mount. It reads and
+ * writes that file with the rights of this thread at this moment. A backing id above 0, or -errno.
+ */
+export function tryBackingOpen(fuseFd: number, fd: number): number {
+  backingMap.buffer.fill(0);
+  backingMap.i32[0] = fd;
+  return outcome(ioctlCall(fuseFd, FUSE_DEV_IOC_BACKING_OPEN, backingMap.address));
+}
+
+/** The end of a backing id; files open with it stay as they are. 0 or -errno. */
+export function tryBackingClose(fuseFd: number, backingId: number): number {
+  backingMap.u32[0] = backingId;
+  return outcome(ioctlCall(fuseFd, FUSE_DEV_IOC_BACKING_CLOSE, backingMap.address));
+}
+
 const AF_UNIX = 1;
 const SOCK_STREAM = 1;
 

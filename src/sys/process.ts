@@ -57,6 +57,39 @@ export function tryPrctl(option: number, a = 0, b = 0, c = 0, d = 0): number {
   return outcome(prctlCall(option, a, b, c, d));
 }
 
+const CAPABILITY_VERSION_3 = 0x2008_0522;
+export const CAP_FSETID = 4;
+const capgetCall = libc('int capget(uintptr_t header, uintptr_t data)');
+const capsetCall = libc('int capset(uintptr_t header, uintptr_t data)');
+/** struct __user_cap_header_struct: version, pid. */
+const capHeader = new Scratch(8);
+/** Two of struct __user_cap_data_struct: effective, permitted, inheritable, 32 bits each. */
+const capData = new Scratch(24);
+
+function putCapHeader(): void {
+  capHeader.u32[0] = CAPABILITY_VERSION_3;
+  capHeader.u32[1] = 0;
+}
+
+/** Make a call while this thread does without a capability below 32. Its result, or -errno. */
+export function tryWithoutCapability(capability: number, call: () => number): number {
+  putCapHeader();
+  const got = outcome(capgetCall(capHeader.address, capData.address));
+  if (got < 0) return got;
+  const effective = capData.u32[0]!;
+  const bit = (1 << capability) >>> 0;
+  if ((effective & bit) === 0) return call();
+  capData.u32[0] = (effective & ~bit) >>> 0;
+  const set = outcome(capsetCall(capHeader.address, capData.address));
+  if (set < 0) return set;
+  try {
+    return call();
+  } finally {
+    capData.u32[0] = effective;
+    orFail(outcome(capsetCall(capHeader.address, capData.address)));
+  }
+}
+
 /** Become someone else for good: supplementary groups, group, user; all three ids of each. */
 export function setIds(uid: number, gid: number, groups: readonly number[]): void {
   const list = new Scratch(Math.max(8, groups.length * 4));

@@ -169,6 +169,13 @@ export interface Inode {
   /** copy_file_range(2) from here. Errors: EXDEV another filesystem; EOPNOTSUPP; EINVAL overlap. */
   copyRange?(position: number, target: Inode, targetPosition: number, length: number): Task<number>;
 
+  /**
+   * A descriptor of the host's file that has all the data of this one and will have it for as long as
+   * the inode lives, to be read and written there by others (the kernel) beside us. It is good until
+   * the next call of any inode. Undefined: there is none, or none yet. Errors: what opening it answers.
+   */
+  backing?(): Task<number | undefined>;
+
   // -- extended attributes: names are whole (`user.x`), values are bytes --
 
   /** The value, or undefined if there is none. Errors: EOPNOTSUPP; ERANGE never (the door does sizes). */

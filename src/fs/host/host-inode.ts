@@ -41,7 +41,7 @@ import type {
   Name,
   SetAttr,
 } from '../../vfs/inode-operations.ts';
-import { anchorFd, anchorName, statInode, xattrName } from './anchor.ts';
+import { anchorFd, anchorName, dataFd, statInode, xattrName } from './anchor.ts';
 import {
   makeDirectory,
   makeFile,
@@ -331,6 +331,11 @@ export class HostInode extends Descriptor implements Inode {
   ): Task<number> {
     if (!(target instanceof HostInode)) fail(Errno.EXDEV);
     return yield* copyFile(this, { position, target, targetPosition, length });
+  }
+
+  *backing(): Task<number | undefined> {
+    if (this.fs.readOnly || this.type !== S_IFREG) return undefined;
+    return dataFd(this, FdAccess.Read);
   }
 
   // -- extended attributes --

@@ -300,6 +300,9 @@ export class UnionInode implements Inode {
   copyRange(position: number, target: Inode, targetPosition: number, length: number): Task<number> {
     return regular.copyRange(this, position, target, targetPosition, length);
   }
+  backing(): Task<number | undefined> {
+    return regular.backing(this);
+  }
   getxattr(name: string): Task<Uint8Array | undefined> {
     return xattrs.getxattr(this, name);
   }

@@ -42,6 +42,21 @@ export function* copyRange(
   return yield* from.copyRange(position, to.real, targetPosition, length);
 }
 
+/**
+ * Where the data is there to stay: on the first writable branch. From another one a rename or link may
+ * copy it up to the left, and a metacopy has its data elsewhere.
+ */
+export function* backing(inode: UnionInode): Task<number | undefined> {
+  const first = inode.fs.branches.find((branch) => branch.writable);
+  if (inode.branch !== first || inode.data !== undefined) return undefined;
+  return yield* inode.real.backing?.() ?? none();
+}
+
+// oxlint-disable-next-line require-yield
+function* none(): Task<undefined> {
+  return undefined;
+}
+
 const FS_IOC_SETFLAGS = 0x40086602;
 const FS_IOC_FSSETXATTR = 0x401c5820;
 
