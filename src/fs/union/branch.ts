@@ -52,6 +52,8 @@ export class Branch {
   work!: Inode;
   indexDir!: Inode;
   uuid: Uint8Array | undefined;
+  /** What new whiteouts are hard links of (whiteout.ts, W4); undefined where that is not possible. */
+  sharedWhiteout: Inode | undefined;
   /** How whiteouts are made here: found out at mount. */
   whiteoutForm: 'device' | 'xattr' = 'device';
   supportsXattr = true;

@@ -39,6 +39,7 @@ export function heldByUnion(fs: UnionFs): Set<Inode> {
   for (const branch of fs.branches) {
     held.add(branch.root);
     if (branch.writable) held.add(branch.work).add(branch.indexDir);
+    if (branch.sharedWhiteout !== undefined) held.add(branch.sharedWhiteout);
   }
   for (const inode of fs.inodes.values()) {
     held.add(inode.real);

@@ -153,7 +153,7 @@ export function* openUnion(specs: readonly BranchSpec[], options: UnionOptions):
     const branch = new Branch(spec, index, stack, spaces.indexOf(device));
     branch.uuid = (yield* exportedUuid(spec.root)) ?? undefined;
     if (branch.writable) yield* openWork(branch, spec.work!);
-    if (branch.writable) yield* prepareWhiteouts(branch);
+    if (branch.writable) yield* prepareWhiteouts(branch, spec.work!);
     branches.push(branch);
     layers.push({ branch, inode: spec.root });
     if (index === 0) ino = stat.ino;

@@ -4,6 +4,8 @@
  * W1. A whiteout is visible to no caller: not in readdir, not in lookup, not in stat.
  * W2. A directory that takes the place of a whiteout is opaque before it is visible under its name.
  * W3. A whiteout appears in one host operation: it replaces what it hides, or it is put where nothing was.
+ * W4. Whiteouts of a branch are hard links of one, kept in the work directory: they cost no inode. When it
+ *     has as many links as its filesystem allows, the rest of the mount makes them one by one.
  * Here: recognising and making. Who needs one decides in remove.ts and rename.ts. Left out: removing
  * whiteouts whose lower has vanished. cf. fs/overlayfs/dir.c, ovl_whiteout
  */
@@ -11,7 +13,7 @@ import { Errno } from '../../abi/errno.ts';
 import { S_IFCHR, S_IFREG, DT_CHR, DT_REG, DT_UNKNOWN, isChr } from '../../abi/mode.ts';
 import type { Stat } from '../../abi/stat.ts';
 import type { Task } from '../../kernel/task.ts';
-import { errnoOf } from '../../kernel/error.ts';
+import { errnoOf, fail } from '../../kernel/error.ts';
 import type { DirEntry, Inode, Name } from '../../vfs/inode-operations.ts';
 import { ROOT_CRED } from './branch.ts';
 import type { Branch } from './branch.ts';
@@ -80,13 +82,18 @@ export function* isWhiteoutEntry(branch: Branch, dir: Inode, entry: DirEntry): T
   return answer;
 }
 
-/** Find out at mount which form the branch takes. */
-export function* prepareWhiteouts(branch: Branch): Task<void> {
-  const name = branch.tempName();
+const SHARED_NAME = 'whiteout' as Name;
+
+/** Find out at mount which form the branch takes, and have the shared one ready in `base`. */
+export function* prepareWhiteouts(branch: Branch, base: Inode): Task<void> {
+  const kept = yield* base.lookup(SHARED_NAME);
+  if (kept !== undefined && (yield* isWhiteout(branch, base, kept))) {
+    branch.sharedWhiteout = kept;
+    return;
+  }
+  kept?.forget();
   try {
-    const made = yield* branch.work.mknod(name, S_IFCHR, 0, 0, ROOT_CRED);
-    yield* branch.work.unlink(name, made);
-    made.forget();
+    yield* makeShared(branch, base, kept);
   } catch (error) {
     const errno = errnoOf(error);
     if (errno !== Errno.EPERM && errno !== Errno.EOPNOTSUPP && errno !== Errno.EINVAL) throw error;
@@ -94,17 +101,33 @@ export function* prepareWhiteouts(branch: Branch): Task<void> {
   }
 }
 
+/** In `work/` first: the name is never without one. */
+function* makeShared(branch: Branch, base: Inode, replaced: Inode | undefined): Task<void> {
+  const name = branch.tempName();
+  const made = yield* branch.work.mknod(name, S_IFCHR, 0, 0, ROOT_CRED);
+  try {
+    yield* branch.work.rename(name, made, base, SHARED_NAME, replaced, 0);
+  } catch (error) {
+    yield* branch.work.unlink(name, made);
+    made.forget();
+    throw error;
+  }
+  branch.sharedWhiteout = made;
+}
+
 /** A whiteout under a fresh name in `work/`, ready to be renamed into place. */
 export function* whiteoutInWork(branch: Branch): Task<{ name: Name; inode: Inode }> {
   const name = branch.tempName();
-  return { name, inode: yield* makeWhiteout(branch, branch.work, name) };
+  yield* makeWhiteout(branch, branch.work, name);
+  const inode = yield* branch.work.lookup(name);
+  if (inode === undefined) fail(Errno.EIO);
+  return { name, inode };
 }
 
 /** Put a whiteout where nothing is on that branch. The commit point of hiding a lower entry. */
 export function* placeWhiteout(branch: Branch, dir: Inode, name: Name): Task<void> {
   if (branch.whiteoutForm === 'xattr') yield* allowXattrWhiteouts(branch, dir);
-  const made = yield* makeWhiteout(branch, dir, name);
-  made.forget();
+  yield* makeWhiteout(branch, dir, name);
 }
 
 /** Before the first xattr whiteout of a directory: it must say that it holds some. */
@@ -115,9 +138,35 @@ export function* allowXattrWhiteouts(branch: Branch, dir: Inode): Task<void> {
   dropHidingFacts(dir);
 }
 
-function* makeWhiteout(branch: Branch, dir: Inode, name: Name): Task<Inode> {
-  if (branch.whiteoutForm === 'device') return yield* dir.mknod(name, S_IFCHR, 0, 0, ROOT_CRED);
-  const inode = yield* dir.create(name, 0, ROOT_CRED);
-  yield* branch.setOverlayXattr(inode, WHITEOUT, YES);
-  return inode;
+function* makeWhiteout(branch: Branch, dir: Inode, name: Name): Task<void> {
+  if (branch.whiteoutForm === 'xattr') {
+    const inode = yield* dir.create(name, 0, ROOT_CRED);
+    yield* branch.setOverlayXattr(inode, WHITEOUT, YES);
+    inode.forget();
+    return;
+  }
+  if (yield* linkShared(branch, dir, name)) return;
+  (yield* dir.mknod(name, S_IFCHR, 0, 0, ROOT_CRED)).forget();
+}
+
+/** W4. False: not here, or it has as many links as it may. */
+function* linkShared(branch: Branch, dir: Inode, name: Name): Task<boolean> {
+  const shared = branch.sharedWhiteout;
+  if (shared === undefined) return false;
+  try {
+    yield* dir.link(name, shared);
+    return true;
+  } catch (error) {
+    switch (errnoOf(error)) {
+      case Errno.EMLINK:
+      case Errno.EPERM:
+      case Errno.EOPNOTSUPP:
+      case Errno.ENOENT: // Somebody has cleared the work directory.
+        branch.sharedWhiteout = undefined;
+        shared.forget();
+        return false;
+      default:
+        throw error;
+    }
+  }
 }
