@@ -170,8 +170,10 @@ export function* getxattr(door: Door, request: Request): Task<number> {
 export function* listxattr(door: Door, request: Request): Task<number> {
   const inode = door.node(request);
   if (inode.listxattr === undefined) return -Errno.EOPNOTSUPP;
+  // xattr(7): trusted names are for CAP_SYS_ADMIN alone, and the kernel leaves hiding them to the filesystem.
+  const all = request.uid === 0;
   let list = '';
-  for (const name of yield* inode.listxattr()) list += `${name}\0`;
+  for (const name of yield* inode.listxattr()) if (all || !name.startsWith('trusted.')) list += `${name}\0`;
   if (list.length > request.replyRoom) return -Errno.E2BIG;
   return answerSized(request, list.length, () => request.putText(0, list));
 }
