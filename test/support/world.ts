@@ -37,6 +37,9 @@ export function unable(): string | undefined {
   return undefined;
 }
 
+/** Further words for `-o` of every mount of the product: `PALIMPSEST_MOUNT_OPTIONS=passthrough`. */
+const EXTRA_OPTIONS = process.env['PALIMPSEST_MOUNT_OPTIONS']?.split(',') ?? [];
+
 /** The subjects to test, `palimpsest` unless PALIMPSEST_SUBJECTS names others (comma between). */
 export function subjects(): SubjectKind[] {
   const wanted = process.env['PALIMPSEST_SUBJECTS'];
@@ -160,7 +163,7 @@ export class World {
     this.upper = path.join(dir, 'upper');
     this.work = path.join(dir, 'work');
     this.mountpoint = path.join(dir, 'merged');
-    this.mountOptions = options.mountOptions ?? [];
+    this.mountOptions = [...EXTRA_OPTIONS, ...(options.mountOptions ?? [])];
     for (const d of [this.lower, this.upper, this.work, this.mountpoint]) fs.mkdirSync(d, { mode: 0o755 });
     this.caller = new Caller(() => abortConnection(this.mountpoint));
   }
