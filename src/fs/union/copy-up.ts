@@ -20,7 +20,7 @@ import type { Task } from '../../kernel/task.ts';
 import type { Cred, Inode, Name, SetAttr } from '../../vfs/inode-operations.ts';
 import type { Branch } from './branch.ts';
 import { BASE, METACOPY, ORIGIN, encodeBase, encodeOrigin } from './format.ts';
-import { holdUnionNlink, indexBranch, indexNameOf, originStat, startUnionNlink } from './hard-link-index.ts';
+import { holdUnionNlink, indexNameOf, originStat, startUnionNlink } from './hard-link-index.ts';
 import type { UnionInode } from './inode.ts';
 import { markImpure } from './lookup.ts';
 import { COPY_CHUNK_BYTES, COPY_TRIES } from './limits.ts';
@@ -152,26 +152,35 @@ function* copyUpOrphan(ctx: CopyUp): Task<void> {
 /** A lower file with several links: into the index, then linked up under the name it is known by (X1). */
 function* copyUpIndexed(ctx: CopyUp): Task<boolean> {
   const { inode, branch } = ctx;
-  if (indexBranch(inode.fs, inode.branch) !== branch) return false;
   const indexName = yield* indexNameOf(inode.real);
   if (indexName === undefined) return false;
   const temp = branch.tempName();
   const copy = yield* makeCopy(ctx, temp);
+  const linked = inode.unionNlink ?? ctx.stat.nlink;
   try {
+    yield* startUnionNlink({ branch, inode: copy }, linked, ctx.stat.nlink);
     yield* branch.work.rename(temp, copy, branch.indexDir, indexName, undefined, 0); // COMMIT POINT
   } catch (error) {
     yield* branch.discard(branch.work.unlink(temp, copy));
     copy.forget();
     throw error;
   }
-  const linked = inode.unionNlink ?? ctx.stat.nlink;
   publish(ctx, copy);
   inode.indexName = indexName;
-  yield* startUnionNlink(inode, linked, ctx.stat.nlink);
-  yield* linkUp(inode, inode.parent, inode.name);
-  for (const alias of inode.aliases ?? []) yield* linkUp(inode, alias.parent, alias.name);
-  yield* holdUnionNlink(inode);
+  inode.unionNlink = linked;
+  yield* linkUpKnown(inode);
   return true;
+}
+
+/** All known names. It is copied up already, and shows under names that are not linked up too (X1): so this may fail. */
+function* linkUpKnown(inode: UnionInode): Task<void> {
+  try {
+    yield* linkUp(inode, inode.parent, inode.name);
+    for (const alias of inode.aliases ?? []) yield* linkUp(inode, alias.parent, alias.name);
+    yield* holdUnionNlink(inode);
+  } catch (error) {
+    if (errnoOf(error) === undefined) throw error;
+  }
 }
 
 /**
@@ -185,7 +194,7 @@ export function* ensureLinkedUp(inode: UnionInode, dir: UnionInode, name: Name):
   present?.forget();
   if (present === undefined) {
     const lower = yield* originStat(inode);
-    if (lower !== undefined) yield* startUnionNlink(inode, unionNlink, lower.nlink);
+    if (lower !== undefined) yield* startUnionNlink({ branch, inode: inode.real }, unionNlink, lower.nlink);
     yield* linkUp(inode, dir, name);
   }
   yield* holdUnionNlink(inode);

@@ -8,7 +8,7 @@
 import assert from 'node:assert/strict';
 import fs from 'node:fs';
 import { test } from 'node:test';
-import { Errno } from '../../abi/errno.ts';
+import { Errno, errnoName } from '../../abi/errno.ts';
 import { RENAME_EXCHANGE, RENAME_NOREPLACE } from '../../abi/fcntl.ts';
 import { S_IFIFO } from '../../abi/mode.ts';
 import { bytesOf } from '../../lib/latin1.ts';
@@ -30,6 +30,8 @@ interface Operation {
   readonly prepare?: (world: FaultWorld) => void;
   /** It must not be opened anew between preparing and applying: something is held. */
   readonly live?: true;
+  /** It makes a link of the file in work/ first. */
+  readonly linksInWork?: true;
   /** A file's data is copied into place: a crash, or a failure to give its mtime back, moves that. */
   readonly fillsMetacopy?: true;
   readonly apply: (world: FaultWorld) => void;
@@ -105,7 +107,7 @@ const OPERATIONS: readonly Operation[] = [
   { name: 'write to a copied-up hard link', prepare: (w) => w.write('h1', 'NEW'), apply: (w) => w.write('h2', 'new') },
   { name: 'link of a lower file', apply: (w) => w.link('f', 'n') },
   { name: 'link of a lower file into a lower directory', apply: (w) => w.link('f', 'd/sub/n') },
-  { name: 'link over a whiteout', prepare: (w) => w.unlink('g'), apply: (w) => w.link('f', 'g') },
+  { name: 'link over a whiteout', linksInWork: true, prepare: (w) => w.unlink('g'), apply: (w) => w.link('f', 'g') },
   { name: 'link of a hard link', apply: (w) => w.link('h1', 'n') },
   { name: 'link of a copied-up hard link', prepare: (w) => w.write('h1', 'NEW'), apply: (w) => w.link('h2', 'n') },
   { name: 'unlink of a lower file', apply: (w) => w.unlink('f') },
@@ -192,7 +194,7 @@ const OPERATIONS: readonly Operation[] = [
   { name: 'exchange of a hard link and a file', apply: (w) => w.rename('h1', 'd/a', RENAME_EXCHANGE) },
   { name: 'exchange with an upper directory', prepare: (w) => w.mkdir('n'), apply: (w) => w.rename('n', 'd', RENAME_EXCHANGE) },
   { name: 'tmpfile and link', apply: (w) => tmpfileAs(w, 'd/n') },
-  { name: 'tmpfile and link over a whiteout', prepare: (w) => w.unlink('g'), apply: (w) => tmpfileAs(w, 'g') },
+  { name: 'tmpfile and link over a whiteout', linksInWork: true, prepare: (w) => w.unlink('g'), apply: (w) => tmpfileAs(w, 'g') },
   { name: 'write to a metacopy', fillsMetacopy: true, prepare: (w) => w.run(w.get('big').setattr({ mode: 0o4711 })), apply: (w) => w.write('big', 'new', 9) },
   { name: 'truncate of a metacopy', fillsMetacopy: true, prepare: (w) => w.run(w.get('f').setattr({ mode: 0o600 })), apply: (w) => w.run(w.get('f').setattr({ size: 2 })) },
   { name: 'link of a metacopy', fillsMetacopy: true, prepare: (w) => w.run(w.get('f').setattr({ mode: 0o600 })), apply: (w) => w.link('f', 'n') },
@@ -213,12 +215,13 @@ const OPERATIONS: readonly Operation[] = [
   },
 ];
 
-const FAULTS: readonly (readonly [string, Fault])[] = [
-  ['EIO once', { kind: 'error', errno: Errno.EIO, repeats: false }],
-  ['ENOSPC once', { kind: 'error', errno: Errno.ENOSPC, repeats: false }],
-  ['EDQUOT for ever', { kind: 'error', errno: Errno.EDQUOT, repeats: true }],
-  ['a crash', { kind: 'crash' }],
-];
+const EIO_ONCE: Fault = { kind: 'error', errno: Errno.EIO, repeats: false };
+const ENOSPC_ONCE: Fault = { kind: 'error', errno: Errno.ENOSPC, repeats: false };
+const EDQUOT_FOR_EVER: Fault = { kind: 'error', errno: Errno.EDQUOT, repeats: true };
+const CRASH: Fault = { kind: 'crash' };
+
+const textOfFault = (fault: Fault): string =>
+  fault.kind === 'crash' ? 'a crash' : `${errnoName(fault.errno)} ${fault.repeats ? 'for ever' : 'once'}`;
 
 /** A world in which the operation can be applied; nothing is armed. */
 function worldFor(stack: Stack, operation: Operation, live: boolean): FaultWorld {
@@ -326,11 +329,15 @@ function attempt(world: FaultWorld, operation: Operation, at: number, fault: Fau
 
 function afterError(world: FaultWorld, operation: Operation, expected: Expected, done: boolean): void {
   const mtimes = operation.fillsMetacopy === true ? 'none' : 'files';
-  sameTree(world.text(), done ? expected.after : expected.before, done ? 'it succeeded' : 'it failed', mtimes);
+  // A link that could not be taken out of work/ counts until the next mount.
+  const links = (text: string): string =>
+    operation.linksInWork === true && world.workNames().length > 0 ? text.replaceAll(/ links \d+/g, '') : text;
+  const wanted = done ? expected.after : expected.before;
+  sameTree(links(world.text()), links(wanted), done ? 'it succeeded' : 'it failed', mtimes);
   world.run(checkUnion(world.union));
   checkLeaks(world);
   if (!done) operation.apply(world);
-  sameTree(world.text(), expected.after, 'after a second try', mtimes);
+  sameTree(links(world.text()), links(expected.after), 'after a second try', mtimes);
   world.run(checkUnion(world.union));
   checkLeaks(world);
   world.close();
@@ -349,12 +356,15 @@ function afterCrash(world: FaultWorld, operation: Operation, expected: Expected)
   if (!isSameTree(anew, expected.after)) sameTree(anew, expected.before, 'opened anew: neither after nor before', mtimes);
   world.run(checkUnion(world.union));
   world.close();
-  if (expected.kernelAgrees) sameTree(world.kernelText(), withoutDirectoryLinks(anew), 'as the kernel shows it', 'all');
+  // The kernel knows the index of its upper branch only, so of several its word is taken for `after` alone.
+  const isJudge = expected.kernelAgrees && (anew === expected.after || world.branches().filter((b) => b.writable).length === 1);
+  if (isJudge) sameTree(world.kernelText(), withoutDirectoryLinks(anew), 'as the kernel shows it', 'all');
 }
 
-function runFaults(stack: Stack, operation: Operation, live: boolean): void {
+function runFaults({ stack, faults, live: isLive }: Setting, operation: Operation): void {
+  const live = isLive || operation.live === true;
   const expected = expectedOf(stack, operation, live);
-  for (const [name, fault] of FAULTS) {
+  for (const fault of faults) {
     for (let at = 1; ; at++) {
       assert.ok(at < CALLS_MAX, 'too many calls');
       const world = worldFor(stack, operation, live);
@@ -366,7 +376,7 @@ function runFaults(stack: Stack, operation: Operation, live: boolean): void {
         else afterError(world, operation, expected, done);
       } catch (error) {
         const calls = world.plan.history.map((call, i) => `${i + 1 === at ? '>' : ' '} ${i + 1} ${call}`);
-        throw new Error(`${name} at call ${at} of\n${calls.join('\n')}\n${String((error as Error).message)}`);
+        throw new Error(`${textOfFault(fault)} at call ${at} of\n${calls.join('\n')}\n${String((error as Error).message)}`);
       } finally {
         world.remove();
       }
@@ -374,19 +384,48 @@ function runFaults(stack: Stack, operation: Operation, live: boolean): void {
   }
 }
 
-const STACKS: readonly (readonly [string, Stack, boolean])[] = [
-  ['one writable branch', { branches: 'U=rw L=ro', base: 'L' }, false],
-  ['one writable branch, prepared in the same mount', { branches: 'U=rw L=ro', base: 'L' }, true],
-  ['two writable branches', { branches: 'A=rw B=rw L=ro', base: 'L', options: { volatile: false } }, false],
-  ['two writable branches, all on the second', { branches: 'A=rw B=rw L=ro', base: 'B' }, false],
+/** Which faults where: each kind on some stack, for together they take minutes. */
+interface Setting {
+  readonly title: string;
+  readonly stack: Stack;
+  /** Applied in the mount in which it was prepared. */
+  readonly live: boolean;
+  readonly faults: readonly Fault[];
+}
+
+const SETTINGS: readonly Setting[] = [
+  {
+    title: 'one writable branch',
+    stack: { branches: 'U=rw L=ro', base: 'L' },
+    live: false,
+    faults: [EIO_ONCE, CRASH],
+  },
+  {
+    title: 'one writable branch, prepared in the same mount',
+    stack: { branches: 'U=rw L=ro', base: 'L' },
+    live: true,
+    faults: [EDQUOT_FOR_EVER],
+  },
+  {
+    title: 'two writable branches',
+    stack: { branches: 'A=rw B=rw L=ro', base: 'L', options: { volatile: false } },
+    live: false,
+    faults: [ENOSPC_ONCE, CRASH],
+  },
+  {
+    title: 'two writable branches, all on the second',
+    stack: { branches: 'A=rw B=rw L=ro', base: 'B' },
+    live: false,
+    faults: [EIO_ONCE, CRASH],
+  },
 ];
 
-for (const [title, stack, live] of STACKS) {
-  test(title, { skip }, async (t) => {
+for (const setting of SETTINGS) {
+  test(setting.title, { skip }, async (t) => {
     for (const operation of OPERATIONS) {
-      if (live && operation.prepare === undefined) continue;
+      if (setting.live && operation.prepare === undefined) continue;
       if (process.env.OPERATION !== undefined && !operation.name.includes(process.env.OPERATION)) continue;
-      await t.test(operation.name, () => runFaults(stack, operation, live || operation.live === true));
+      await t.test(operation.name, () => runFaults(setting, operation));
     }
   });
 }

@@ -16,7 +16,6 @@ import { hexOf } from '../../lib/latin1.ts';
 import { errnoOf } from '../../kernel/error.ts';
 import type { Task } from '../../kernel/task.ts';
 import type { Inode, Name } from '../../vfs/inode-operations.ts';
-import type { Branch } from './branch.ts';
 import { METACOPY, NLINK, ORIGIN, decodeNlink, decodeOrigin, encodeNlink, encodeOrigin } from './format.ts';
 import type { Layer, UnionInode } from './inode.ts';
 import { originNumber } from './lookup.ts';
@@ -45,23 +44,25 @@ function* indexedUpper(fs: UnionFs, top: Layer): Task<Indexed | undefined> {
 }
 
 function* indexedLower(fs: UnionFs, top: Layer, stat: Stat): Task<Indexed | undefined> {
-  const branch = indexBranch(fs, top.branch);
-  const indexName = branch === undefined ? undefined : yield* indexNameOf(top.inode);
-  if (branch === undefined || indexName === undefined) return undefined;
-  const entry = yield* branch.indexDir.lookup(indexName);
-  if (entry === undefined) return undefined;
-  const metacopy = (yield* branch.overlayXattr(entry, METACOPY)) !== undefined;
-  return {
-    layer: { branch, inode: entry },
-    data: metacopy ? top : undefined,
-    number: fs.numbers.of(top.branch.numberSpace, stat.ino),
-    indexName,
-  };
+  const branches = fs.branches.filter((branch) => branch.writable && branch.index < top.branch.index);
+  const indexName = branches.length === 0 ? undefined : yield* indexNameOf(top.inode);
+  if (indexName === undefined) return undefined;
+  // The leftmost wins: where the nearest one had no room, the copy went further left.
+  for (const branch of branches) {
+    const entry = yield* branch.indexDir.lookup(indexName);
+    if (entry !== undefined) return yield* indexedAs({ branch, inode: entry }, indexName, top, stat);
+  }
+  return undefined;
 }
 
-/** The branch whose index serves files of this read-only branch: where their copy-up goes first. */
-export function indexBranch(fs: UnionFs, lower: Branch): Branch | undefined {
-  return fs.branches.findLast((branch) => branch.writable && branch.index < lower.index);
+function* indexedAs(layer: Layer, indexName: Name, top: Layer, stat: Stat): Task<Indexed> {
+  const metacopy = (yield* layer.branch.overlayXattr(layer.inode, METACOPY)) !== undefined;
+  return {
+    layer,
+    data: metacopy ? top : undefined,
+    number: top.branch.numbers.of(top.branch.numberSpace, stat.ino),
+    indexName,
+  };
 }
 
 /** Undefined where the filesystem gives no handles: then links are kept while mounted only. */
@@ -110,10 +111,9 @@ export function* holdUnionNlink(inode: UnionInode): Task<void> {
 }
 
 /** Write the count down relative to the lower's: while names are linked up, which changes nothing for the union. */
-export function* startUnionNlink(inode: UnionInode, count: number, lowerNlink: number): Task<void> {
-  inode.unionNlink = count;
+export function* startUnionNlink(layer: Layer, count: number, lowerNlink: number): Task<void> {
   const record = encodeNlink({ relativeTo: 'L', difference: count - lowerNlink });
-  yield* inode.branch.setOverlayXattr(inode.real, NLINK, record);
+  yield* layer.branch.setOverlayXattr(layer.inode, NLINK, record);
 }
 
 /** A name has come or gone: the record says so already (X2). The last one takes the entry with it (X3). */
