@@ -187,6 +187,11 @@ passTest('size and times follow each writer at once', async (world) => {
   assert.equal(await c.do('lseek', one, 0, 2), 10_000);
   const { mtimeNs } = fs.statSync(`${world.upper}/up`, { bigint: true });
   assert.equal((await c.do('fstat', one)).mtimeNs, String(mtimeNs));
+  await c.do('utimens', `${root}/up`, '1000000000', '1000000000');
+  await c.do('truncate', `${root}/up`, 10_000);
+  assert.equal((await c.do('fstat', one)).mtimeNs, '1000000000');
+  await c.do('ftruncate', one, 10_000);
+  assert.notEqual((await c.do('fstat', one)).mtimeNs, '1000000000');
   const trunc = await c.do('open', `${root}/up`, O_WRONLY | O_TRUNC);
   assert.equal((await c.do('fstat', one)).size, 0);
   for (const fd of [one, two, trunc]) await c.do('close', fd);
@@ -222,6 +227,17 @@ passTest('a write by someone else takes the set-id bits away', async (world) => 
     await c.do('close', fd);
     await c.do('unlink', `${root}/suid`);
   }
+});
+
+passTest('root writes to a set-id file that was passed before, and it stays one', async (world) => {
+  const { caller: c, root } = world;
+  await c.do('writeFile', `${root}/suid`, 'program');
+  await c.do('chmod', `${root}/suid`, 0o6711);
+  const fd = await c.do('open', `${root}/suid`, O_RDWR);
+  await c.do('pwrite', fd, 'changed', 0);
+  assert.equal(await c.do('pread', fd, 7, 0), 'changed');
+  assert.equal((await c.do('lstat', `${root}/suid`)).mode & 0o7777, 0o6711);
+  await c.do('close', fd);
 });
 
 passTest('a backing file is let go with the last open of it', async (world) => {

@@ -7,11 +7,13 @@
  *
  * F1. The first open decides, and all opens of an inode are alike until its last RELEASE. What is copied
  *     up while it is open stays cached so long: nobody is left with the old bytes.
- * F2. An inode that was passed once is never cached again: a map of it outlives its RELEASE, for the
- *     kernel counts that with the backing file. Rather does an open fail.
+ * F2. An inode that was passed once is passed again, or the open fails: a map of it outlives its
+ *     RELEASE, for the kernel counts that with the backing file. Only a set-id file is not (F4); its
+ *     pages are then dropped at the open.
  * F3. Size and times of what is or was passed change without us: they are not cached.
- * F4. A set-id file is cached, so that a WRITE says who loses the bits. One that becomes set-id while
- *     it is passed loses them at any write: the kernel writes with rights that exclude keeping them.
+ * F4. A set-id file is cached, so that a WRITE says whether the bits go. One that becomes set-id while
+ *     it is open and passed loses them at any write, also root's: the kernel writes with our rights,
+ *     not the writer's, so they exclude keeping the bits.
  * F5. The kernel lets go of a file before it sends RELEASE: what we count is never less than it has.
  *
  * Used in this mode only; elsewhere nobody is told of opens. cf. fs/fuse/iomode.c, fs/fuse/passthrough.c
@@ -83,13 +85,13 @@ export class OpenFiles {
     const present = this.#join(inode);
     if (present !== undefined) return present;
     const stat = yield* inode.getattr();
-    const fd = this.#mayPass(inode, stat) ? yield* inode.backing!() : undefined;
+    const wanted = this.#mayPass(inode, stat);
+    const fd = wanted ? yield* inode.backing!() : undefined;
     // From here to the ioctl nobody else is served: the descriptor is good. Another open came meanwhile?
     const meanwhile = this.#join(inode);
     if (meanwhile !== undefined) return meanwhile;
     const backingId = fd === undefined ? CACHED : this.#pass(inode, fd);
-    // F2.
-    if (backingId === CACHED && this.#passed.has(inode)) fail(Errno.EIO);
+    if (backingId === CACHED && wanted && this.#passed.has(inode)) fail(Errno.EIO); // F2.
     this.#files.set(inode, { opens: 1, backingId });
     if (backingId !== CACHED) this.#passed.add(inode);
     return backingId;
@@ -106,7 +108,7 @@ export class OpenFiles {
   /** F4. */
   #mayPass(inode: Inode, stat: Stat): boolean {
     if (this.#device === undefined || this.#refused || inode.backing === undefined) return false;
-    return inode.type === S_IFREG && (!isSetId(stat.mode) || this.#passed.has(inode));
+    return inode.type === S_IFREG && !isSetId(stat.mode);
   }
 
   /** A backing id, or CACHED if the kernel does not want that file. */

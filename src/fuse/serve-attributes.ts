@@ -63,7 +63,7 @@ function timeOf(request: Request, secAt: number, nsecAt: number): Time {
   return { sec: request.i64(secAt), nsec: request.u32(nsecAt) };
 }
 
-/** What a SETATTR changes. ctime is the filesystem's own affair. `fh` and `lock_owner`: no handles, no locks. */
+/** What a SETATTR changes. ctime is the filesystem's own affair, and `lock_owner` the kernel's. */
 function setattrChanges(request: Request, type: number): SetAttr {
   const at = SETATTR_IN.at;
   const valid = request.u32(at.valid);
@@ -76,6 +76,8 @@ function setattrChanges(request: Request, type: number): SetAttr {
   else if (valid & FATTR_ATIME) changes.atime = timeOf(request, at.atime, at.atimensec);
   if (valid & FATTR_MTIME_NOW) changes.mtime = 'now';
   else if (valid & FATTR_MTIME) changes.mtime = timeOf(request, at.mtime, at.mtimensec);
+  // ftruncate and O_TRUNC move mtime though the size stays; a kernel that owns no times leaves that to us.
+  else if (valid & FATTR_SIZE && valid & FATTR_FH) changes.mtime = 'now';
   // With HANDLE_KILLPRIV_V2 a chown of anything but a directory takes the set-id bits, unasked.
   const chowned = (valid & (FATTR_UID | FATTR_GID)) !== 0 && type !== S_IFDIR;
   if (chowned || (valid & FATTR_KILL_SUIDGID) !== 0) changes.killPriv = true;

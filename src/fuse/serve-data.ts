@@ -66,7 +66,9 @@ export function* putOpen(door: Door, request: Request, at: number, inode: Inode)
     request.opened = inode;
   }
   if (backingId !== 0) door.counters.passedOpens++;
-  const mode = backingId === 0 ? FOPEN_KEEP_CACHE : FOPEN_PASSTHROUGH;
+  // What was written past our pages is not in them.
+  const keep = door.openFiles.wasPassed(inode) ? 0 : FOPEN_KEEP_CACHE;
+  const mode = backingId === 0 ? keep : FOPEN_PASSTHROUGH;
   request.put64(at + OPEN_OUT.at.fh, 0);
   request.put32(at + OPEN_OUT.at.openFlags, mode);
   request.put32(at + OPEN_OUT.at.backingId, backingId);
