@@ -456,6 +456,7 @@ function insertLayer(dir: UnionInode, branch: Branch, inode: Inode): void {
     dir.branch = branch;
     dir.real = inode;
     dir.hasOrigin = undefined;
+    dir.redirect = undefined; // That was the layer's which is beneath now; `redirected` stays.
     return;
   }
   const at = lowers.findIndex((layer) => layer.branch.index > branch.index);
