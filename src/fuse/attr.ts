@@ -68,11 +68,7 @@ export function putAbsence(request: Request, at: number): void {
 }
 
 /** Write struct fuse_attr_out at the start of the body. */
-export function putAttrOut(
-  request: Request,
-  stat: Stat,
-  attrSeconds = request.cacheSeconds,
-): void {
+export function putAttrOut(request: Request, stat: Stat, attrSeconds = request.cacheSeconds): void {
   request.put64(O.attrValid, attrSeconds);
   request.put64(O.attrValidNsec, 0);
   putAttr(request, O.attr, stat);

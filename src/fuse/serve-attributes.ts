@@ -175,7 +175,8 @@ export function* listxattr(door: Door, request: Request): Task<number> {
   // xattr(7): trusted names are for CAP_SYS_ADMIN alone, and the kernel leaves hiding them to the filesystem.
   const all = request.uid === 0;
   let list = '';
-  for (const name of yield* inode.listxattr()) if (all || !name.startsWith('trusted.')) list += `${name}\0`;
+  for (const name of yield* inode.listxattr())
+    if (all || !name.startsWith('trusted.')) list += `${name}\0`;
   if (list.length > request.replyRoom) return -Errno.E2BIG;
   return answerSized(request, list.length, () => request.putText(0, list));
 }
