@@ -41,7 +41,7 @@ interface CopyUp {
 }
 
 const isUp = (inode: UnionInode, want: Want): boolean =>
-  inode.branch.writable && (want === 'metadata' || inode.data === undefined);
+  inode.branch.writable && (want === 'metadata' || (inode.data === undefined && !inode.dataMissing));
 
 /**
  * `changes` are made to the copy of a regular file with its copy-up: true if they were.

@@ -54,6 +54,7 @@ class RareState {
   children: Map<Name, UnionInode> | undefined;
   childCount = 0;
   watched = false;
+  dataMissing = false;
   copyUpLock: Mutex | undefined;
 }
 
@@ -219,8 +220,17 @@ export class UnionInode implements Inode {
     return this.#rare?.copyUpLock?.held ?? false;
   }
 
-  /** Where the bytes of a regular file are now. */
+  /** A metacopy whose lower is gone: its bytes are lost, and what is here are not they. */
+  get dataMissing(): boolean {
+    return this.#rare?.dataMissing ?? false;
+  }
+  set dataMissing(on: boolean) {
+    if (on || this.#rare !== undefined) this.#state.dataMissing = on;
+  }
+
+  /** Where the bytes of a regular file are now. Errors: EIO they are nowhere. */
   get dataInode(): Inode {
+    if (this.dataMissing) fail(Errno.EIO);
     return this.data?.inode ?? this.real;
   }
 

@@ -80,14 +80,15 @@ export interface Found {
   readonly layers: Layer[];
   /** Of the first layer. */
   stat: Stat | undefined;
-  /** Where a metacopy file's bytes are. */
+  /** The first layer says that its bytes are beneath; then where they are, if they are. */
+  metacopy: boolean;
   data: Layer | undefined;
   redirect: string | undefined;
 }
 
 export function* resolve(dir: UnionInode, name: Name): Task<Found | undefined> {
   if (dir.orphan) return undefined;
-  const found: Found = { layers: [], stat: undefined, data: undefined, redirect: undefined };
+  const found: Found = { layers: [], stat: undefined, metacopy: false, data: undefined, redirect: undefined };
   yield* descend(dir, dir.layers(), 0, name, found);
   return found.layers.length === 0 ? undefined : found;
 }
@@ -136,7 +137,8 @@ function* accept(branch: Branch, dir: Inode, entry: Entry, found: Found): Task<b
   if (first === undefined) {
     found.layers.push({ branch, inode: child });
     if (child.type === S_IFDIR) return true;
-    return child.type === S_IFREG && (yield* isMetacopy(branch, dir, child));
+    found.metacopy = child.type === S_IFREG && (yield* isMetacopy(branch, dir, child));
+    return found.metacopy;
   }
   if (first.inode.type === S_IFREG) return yield* acceptData(branch, dir, child, found);
   if (child.type !== S_IFDIR) {
@@ -266,6 +268,7 @@ function* instantiate(dir: UnionInode, name: Name, found: Found): Task<UnionEntr
   const inode = new UnionInode(fs, ino, real.branch, real.inode, dir, name);
   if (inode.isDirectory) inode.lowers = lowers;
   inode.data = indexed?.data ?? found.data;
+  inode.dataMissing = found.metacopy && inode.data === undefined;
   inode.redirect = found.redirect;
   inode.redirected = found.redirect !== undefined || dir.redirected;
   inode.indexName = indexed?.indexName;

@@ -9,7 +9,7 @@ import { asUnionInode } from './inode.ts';
 import type { UnionInode } from './inode.ts';
 
 export function* write(inode: UnionInode, buffer: IoBuffer, position: number): Task<number> {
-  if (!inode.branch.writable || inode.data !== undefined) yield* copyUp(inode, 'data');
+  if (!inode.branch.writable || inode.data !== undefined || inode.dataMissing) yield* copyUp(inode, 'data');
   return yield* inode.real.write(buffer, position);
 }
 
@@ -48,7 +48,7 @@ export function* copyRange(
  */
 export function* backing(inode: UnionInode): Task<number | undefined> {
   const first = inode.fs.branches.find((branch) => branch.writable);
-  if (inode.branch !== first || inode.data !== undefined) return undefined;
+  if (inode.branch !== first || inode.data !== undefined || inode.dataMissing) return undefined;
   return yield* inode.real.backing?.() ?? none();
 }
 

@@ -157,6 +157,21 @@ test('chmod copies metadata up, and the first write the data', { skip }, (t) => 
   assert.equal(world.read('f'), 'Below');
 });
 
+test('a metacopy whose lower has gone is an error, not zeros', { skip }, (t) => {
+  const world = new World(t);
+  fs.writeFileSync(world.host('L/f'), 'below');
+  world.mount();
+  runSync(world.get('f').setattr({ mode: 0o600 }));
+  fs.unlinkSync(world.host('L/f'));
+  world.remount();
+  assert.equal(world.stat('f').mode & 0o777, 0o600);
+  assert.throws(() => world.read('f'), errno('EIO'));
+  const bytes = bytesOf('x');
+  assert.throws(() => runSync(world.get('f').write({ bytes, offset: 0, length: 1 }, 0)), errno('EIO'));
+  world.unlink('f');
+  assert.deepEqual(world.list('/'), []);
+});
+
 test('what is deleted stays deleted, and what is made over it starts empty', { skip }, (t) => {
   const world = new World(t);
   fs.mkdirSync(world.host('L/d/sub'), { recursive: true });
