@@ -9,7 +9,7 @@ import type { FileSystem, Inode } from '../vfs/inode-operations.ts';
 import { type Agreement, type DataMode, agreedOn } from './init.ts';
 import { InitBit } from './abi.ts';
 import { keyedNameHash, ListingCache, type NameHash } from './dirstream.ts';
-import { COMPLAINTS_MAX, RECLAIM_NODES_MIN } from './limits.ts';
+import { COMPLAINTS_MAX } from './limits.ts';
 import { NodeTable } from './nodes.ts';
 import { type BackingDevice, OpenFiles } from './open-files.ts';
 import type { Request } from './request.ts';
@@ -70,8 +70,6 @@ export interface DoorOptions {
   debug?: ((line: string) => void) | undefined;
   /** Where the kernel takes backing files for passthrough. */
   backing?: BackingDevice | undefined;
-  /** Many inodes were forgotten. */
-  reclaim?: (() => void) | undefined;
   /** Things that should not happen. */
   complain: (line: string) => void;
   /** Hands a notification to another thread, which writes it. */
@@ -119,14 +117,6 @@ export class Door {
 
   agreed(flag: keyof typeof InitBit): boolean {
     return this.agreement !== undefined && agreedOn(this.agreement, InitBit[flag]);
-  }
-
-  /** After inodes were dropped: when most of what was known has gone, what it took may be given back. */
-  afterForget(): void {
-    const { nodes } = this;
-    if (nodes.droppedSinceReclaim < Math.max(RECLAIM_NODES_MIN, nodes.size)) return;
-    nodes.droppedSinceReclaim = 0;
-    this.options.reclaim?.();
   }
 
   /** Log the first few of a kind. */

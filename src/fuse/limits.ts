@@ -46,6 +46,3 @@ export const REPLY_ERRNO_MAX = 511;
 
 /** Log lines about one kind of broken reply or request: after these only the counter moves. */
 export const COMPLAINTS_MAX = 20;
-
-/** Forgotten inodes that are worth a garbage collection (50 ms and more): about 100 MB. */
-export const RECLAIM_NODES_MIN = 200_000;

@@ -33,8 +33,6 @@ export class NodeTable {
   /** Slots from here on were never used. */
   #top = ROOT_SLOT + 1;
   #known = 1;
-  /** For who gives memory back (door.ts). */
-  droppedSinceReclaim = 0;
 
   /** `dropped` is called with each inode that the kernel has given back, before its `forget()`. */
   constructor(root: Inode, dropped: (inode: Inode) => void) {
@@ -112,7 +110,6 @@ export class NodeTable {
     } else {
       this.#lookups[slot] = 0;
     }
-    this.droppedSinceReclaim++;
     this.#dropped(inode);
     inode.forget();
   }

@@ -89,7 +89,6 @@ export function batchForget(door: Door, request: Request): number {
       door.complain('FORGET of an unknown node', `${nodeid} by ${nlookup}`);
     }
   }
-  door.afterForget();
   return 0;
 }
 

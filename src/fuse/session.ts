@@ -58,8 +58,6 @@ export interface SessionOptions {
   notify: (record: Uint8Array) => void;
   /** The kernel and we have agreed: the mount can be used. */
   onReady?: () => void;
-  /** Many inodes were forgotten: memory may be given back. Called after the reply of a FORGET. */
-  reclaim?: () => void;
   /** Descriptors to watch beside; `onReadable` must take what made it readable. */
   extraPoll?: readonly { readonly fd: number; readonly onReadable: () => void }[];
 }
@@ -128,7 +126,6 @@ export class Session {
       complain: options.complain ?? ((line) => process.emitWarning(line)),
       notify: options.notify,
       notifyAndWait: (record) => writeRecord(this.#fd, record),
-      reclaim: options.reclaim,
     });
   }
 

@@ -6,8 +6,6 @@
  * W2. Nothing here waits for the main thread, which may be waiting in umount(2) for us.
  * W3. A failure to flush is told, never swallowed: it is the last chance that anyone hears of it.
  */
-import { setFlagsFromString } from 'node:v8';
-import { runInNewContext } from 'node:vm';
 import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import type { BranchSpec } from '../fs/union/branch.ts';
 import { type UnionFs, openUnion } from '../fs/union/union.ts';
@@ -75,12 +73,6 @@ function mountUnion(): number {
   );
 }
 
-/** V8 keeps what a million inodes took until it wants more; an idle daemon should not. */
-const collectGarbage: () => void = (() => {
-  setFlagsFromString('--expose-gc');
-  return runInNewContext('gc') as () => void;
-})();
-
 class Engine {
   readonly #union: UnionFs;
   readonly #session: Session;
@@ -99,7 +91,6 @@ class Engine {
       notify: (record) => tell({ kind: 'notify', record }),
       complain: log,
       extraPoll: [wake, ...beneath],
-      reclaim: collectGarbage,
       ...(plan.debug ? { debug: log } : {}),
     });
     union.beneath.invalidation = {
