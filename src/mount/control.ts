@@ -3,6 +3,7 @@
  * order. When the daemon is about to go it says so on every connection, with what went wrong, if
  * anything did: `{"event":"ended"}`.
  */
+import { rmSync } from 'node:fs';
 import { type Server, type Socket, createConnection, createServer } from 'node:net';
 import { createInterface } from 'node:readline';
 
@@ -34,6 +35,8 @@ export class ControlServer {
       socket.on('error', () => socket.destroy());
       void serve(socket, handler);
     });
+    // The name is this process's own number: what is there was left by a killed daemon that had it before.
+    rmSync(path, { force: true });
     this.#server.listen(path);
   }
 

@@ -124,6 +124,10 @@ class Daemon {
     this.#ended.resolve();
   }
 
+  async mountedOrEnded(): Promise<void> {
+    await Promise.allSettled([this.#mounted.promise]);
+  }
+
   /** Mounted and answering (D1). */
   async start(): Promise<void> {
     await this.#mounted.promise;
@@ -296,6 +300,9 @@ export async function runDaemon(engine: StartedEngine): Promise<number> {
     await daemon.start();
     writeRecord(record);
   } catch (error) {
+    log(`failed start: ${messageOf(error)}`);
+    // What is not mounted yet cannot be unmounted: it would be mounted afterwards, and stay.
+    await daemon.mountedOrEnded();
     daemon.stop('failed start');
     const why = (await daemon.ended()) ?? messageOf(error);
     await control.end({ event: 'ended', error: why });
