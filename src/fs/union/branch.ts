@@ -56,7 +56,6 @@ export class Branch {
   sharedWhiteout: Inode | undefined;
   /** How whiteouts are made here: found out at mount. */
   whiteoutForm: 'device' | 'xattr' = 'device';
-  supportsXattr = true;
   /** Entries of `work/` that could not be taken away: the next mount does it (B2). */
   leftovers = 0;
   #tempCount = 0;
@@ -85,7 +84,7 @@ export class Branch {
 
   /** Value of one of the union's own xattrs, undefined where there is none or cannot be one. */
   *overlayXattr(inode: Inode, name: string): Task<Uint8Array | undefined> {
-    if (!this.supportsXattr || inode.getxattr === undefined) return undefined;
+    if (inode.getxattr === undefined) return undefined;
     try {
       return yield* inode.getxattr(this.prefix + name);
     } catch (error) {
