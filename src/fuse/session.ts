@@ -2,9 +2,9 @@
  * A session: serves one mount from its /dev/fuse descriptor until it is unmounted.
  *
  * The engine thread has two states:
- *  - *alone*: no request waits for host I/O. The thread blocks in read(2) (or in poll(2), if there are
- *    other descriptors to watch) and serves what comes on the spot. The event loop does not turn: a
- *    round trip is one read and one write.
+ *  - *alone*: no request waits for host I/O. The thread blocks in read(2) (or, if there are other
+ *    descriptors to watch, in idle-wait.ts) and serves what comes on the spot. The event loop does not
+ *    turn: a round trip is one read and one write.
  *  - *beside*: some requests wait for host calls on other threads. The event loop turns, so that their
  *    completions arrive; /dev/fuse is read without blocking, and when it is empty a thread of the pool
  *    waits in poll(2) for it. One slow fsync so stops nobody else.
@@ -37,6 +37,7 @@ import type { FileSystem, Inode, Name } from '../vfs/inode-operations.ts';
 import { dispatch, errorOutcome, finishReply, isSilent, takeBack } from './dispatch.ts';
 import { Door, type DoorCounters } from './door.ts';
 import type { DataMode } from './init.ts';
+import { IdleWait } from './idle-wait.ts';
 import { PARKED_MAX, TURN_REQUESTS } from './limits.ts';
 import {
   invalidateAttributesRecord,
@@ -90,6 +91,7 @@ export class Session {
   readonly #fd: number;
   readonly #extra: NonNullable<SessionOptions['extraPoll']>;
   readonly #pollSet: PollSet;
+  readonly #idleWait: IdleWait;
   /** Ends the poll(2) that a pool thread may still be in when the session is over. */
   readonly #endFd: number;
 
@@ -111,6 +113,7 @@ export class Session {
     this.#extra = options.extraPoll ?? [];
     this.#pollSet = new PollSet(1 + this.#extra.length);
     this.#pollSet.set(0, this.#fd, POLLIN);
+    this.#idleWait = new IdleWait(this.#pollSet);
     this.#extra.forEach((extra, i) => this.#pollSet.set(i + 1, extra.fd, POLLIN));
     this.#endFd = eventfd();
     const key = randomFillSync(new Uint32Array(2));
@@ -187,7 +190,7 @@ export class Session {
     this.#setNonblocking(watching);
     while (this.#parkedCount === 0 && !this.#ended && !this.#stopping) {
       if (watching) {
-        if (this.#pollSet.wait(-1) === 0) continue;
+        if (this.#idleWait.wait() === 0) continue;
         this.#tellReadable();
         if (this.#pollSet.revents(0) === 0) continue;
       }

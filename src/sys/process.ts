@@ -53,6 +53,11 @@ export const getuid = (): number => getuidCall();
 export const geteuid = (): number => geteuidCall();
 export const getegid = (): number => getegidCall();
 
+const yieldCall = libc('int sched_yield()');
+
+/** sched_yield(2): let another thread go first that waits for this processor, if one does. */
+export const yieldProcessor = (): void => void yieldCall();
+
 export function tryPrctl(option: number, a = 0, b = 0, c = 0, d = 0): number {
   return outcome(prctlCall(option, a, b, c, d));
 }

@@ -1,0 +1,66 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { IdleWait } from './idle-wait.ts';
+
+/** A machine where a look costs 1 µs, and the next request comes so many µs after the wait began. */
+class Machine {
+  us = 0;
+  slept = 0;
+  yields = 0;
+  #due = 0;
+  readonly waiting = new IdleWait(
+    { wait: (timeoutMs) => this.#poll(timeoutMs) },
+    { now: () => this.us / 1000, yieldProcessor: () => void this.yields++ },
+  );
+
+  next(afterUs: number): number {
+    this.#due = this.us + afterUs;
+    return this.waiting.wait();
+  }
+
+  #poll(timeoutMs: number): number {
+    this.us++;
+    if (this.us >= this.#due) return 1;
+    if (timeoutMs === 0) return 0;
+    this.slept++;
+    this.us = this.#due;
+    return 1;
+  }
+}
+
+describe('IdleWait', () => {
+  test('sleeps at once where requests are rare, and costs no more than one look', () => {
+    const machine = new Machine();
+    for (let i = 0; i < 10; i++) assert.equal(machine.next(5000), 1);
+    assert.equal(machine.slept, 10);
+    assert.equal(machine.yields, 0);
+    assert.equal(machine.waiting.lookUs, 0);
+  });
+
+  test('looks longer and longer until a busy caller is seen without sleep', () => {
+    const machine = new Machine();
+    for (let i = 0; i < 10; i++) assert.equal(machine.next(40), 1);
+    // 16 and 32 µs were too short: three sleeps, the first of them without a look.
+    assert.equal(machine.slept, 3);
+    assert.equal(machine.waiting.lookUs, 64);
+    assert.ok(machine.yields > 0, 'the processor is offered between looks');
+  });
+
+  test('never looks longer than 128 µs, and gives up again when the caller has gone', () => {
+    const machine = new Machine();
+    for (let i = 0; i < 20; i++) machine.next(127);
+    assert.equal(machine.waiting.lookUs, 128);
+    const before = machine.us;
+    for (let i = 0; i < 10; i++) machine.next(10_000);
+    assert.equal(machine.waiting.lookUs, 0);
+    assert.ok(machine.us - before < 10 * 10_000 + 300);
+  });
+
+  test('what a signal interrupts says that nothing is ready', () => {
+    const interrupted = new IdleWait(
+      { wait: () => 0 },
+      { now: () => 0, yieldProcessor: () => undefined },
+    );
+    assert.equal(interrupted.wait(), 0);
+  });
+});
