@@ -8,7 +8,7 @@
 import type { Task } from '../kernel/task.ts';
 import { hostCall } from './host-call.ts';
 import { Scratch } from './memory.ts';
-import { libc, orFail, outcome } from './native.ts';
+import { libc, outcome } from './native.ts';
 
 /** preadv2(2): fail with EAGAIN instead of waiting for storage. */
 export const RWF_NOWAIT = 0x08;
@@ -158,7 +158,8 @@ export function syncfsWait(fd: number): Task<number> {
   return hostCall('syncfs', syncfsCall, [fd]);
 }
 
-/** fsync(2) on the spot. */
-export function fsync(fd: number): void {
-  orFail(outcome(fsyncCall(fd)));
-}
+/** fsync(2) on the spot. 0 or -errno. */
+export const tryFsync = (fd: number): number => outcome(fsyncCall(fd));
+
+/** fdatasync(2) on the spot. 0 or -errno. */
+export const tryFdatasync = (fd: number): number => outcome(fdatasyncCall(fd));

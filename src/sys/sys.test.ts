@@ -54,7 +54,7 @@ import {
 import {
   copyFileRangeWait,
   fdatasyncWait,
-  fsync,
+  tryFsync,
   fsyncWait,
   preadWait,
   pwriteWait,
@@ -469,7 +469,7 @@ describe('data', () => {
       assert.equal(await runAsync(wait(fd)), 0);
       assert.equal(await runAsync(wait(9999)), -Errno.EBADF);
     }
-    fsync(fd);
+    assert.equal(tryFsync(fd), 0);
     assert.equal(tryLseek(fd, 0, 0), 0);
     assert.equal(tryRead(fd, arena.address, 2), 2);
     assert.equal(tryWrite(fd, arena.address, 2), 2);

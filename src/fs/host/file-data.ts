@@ -3,12 +3,14 @@
  *
  * Reading never waits on the spot if it can be told beforehand: what is not in the host's page cache
  * is read by a Wait (RWF_NOWAIT says EAGAIN). Writing goes into the page cache and is made at once.
+ * Syncing is a Wait unless it is short (sync-pace.ts).
  */
 import { Errno } from '../../abi/errno.ts';
 import { O_DIRECTORY, O_NOFOLLOW, O_RDONLY, SEEK_DATA, SEEK_HOLE } from '../../abi/fcntl.ts';
 import { S_IFDIR, S_IFREG } from '../../abi/mode.ts';
 import { fail } from '../../kernel/error.ts';
 import type { Task } from '../../kernel/task.ts';
+import { monotonicNs } from '../../sys/clock.ts';
 import {
   type CopyRange,
   copyFileRangeWait,
@@ -17,6 +19,8 @@ import {
   preadWait,
   tryCopyFileRange,
   tryFallocate,
+  tryFdatasync,
+  tryFsync,
   tryLseek,
   tryPread,
   tryPreadNowait,
@@ -90,6 +94,7 @@ export function writeFile(inode: HostInode, buffer: IoBuffer, position: number):
     }
     done += result;
   }
+  inode.fs.syncs.wrote(done);
   return done;
 }
 
@@ -100,8 +105,15 @@ export function* syncFile(inode: HostInode, dataOnly: boolean): Task<void> {
   }
   if (inode.type !== S_IFREG) fail(Errno.EINVAL);
   const fd = dataFd(inode, FdAccess.Read);
-  const wait = dataOnly ? fdatasyncWait(fd) : fsyncWait(fd);
-  orFail(yield* whileHeld(inode, wait));
+  const { syncs } = inode.fs;
+  const onTheSpot = syncs.isShort;
+  syncs.begin();
+  const start = monotonicNs();
+  let result: number;
+  if (onTheSpot) result = dataOnly ? tryFdatasync(fd) : tryFsync(fd);
+  else result = yield* whileHeld(inode, dataOnly ? fdatasyncWait(fd) : fsyncWait(fd));
+  syncs.took(monotonicNs() - start);
+  orFail(result);
 }
 
 function* syncDirectory(inode: HostInode): Task<void> {
@@ -149,6 +161,7 @@ export interface Copying {
 export function* copyFile(inode: HostInode, copying: Copying): Task<number> {
   const { target, length } = copying;
   const cache = inode.fs.process.descriptors;
+  target.fs.syncs.wrote(length);
   const from = dataFd(inode, FdAccess.Read);
   cache.hold(inode);
   try {

@@ -36,6 +36,7 @@ import { HostChanges } from './changes.ts';
 import { HostDir } from './host-dir.ts';
 import { HostInode } from './host-inode.ts';
 import { hostProcess, type HostProcess } from './host-process.ts';
+import { SyncPace } from './sync-pace.ts';
 
 const UUID_BYTES = 16;
 
@@ -63,6 +64,8 @@ export class HostFs implements FileSystem {
   readonly uuid: Uint8Array;
   /** False once the host has said that it cannot tell reads that would wait. */
   hasNowait = true;
+  /** Of the disk beneath, as far as this root has seen it. */
+  readonly syncs = new SyncPace();
 
   /** What others change, where nothing is changed by us. */
   readonly changes?: HostChanges;
