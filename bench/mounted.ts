@@ -75,15 +75,17 @@ export function benchMounted(options: MountedOptions): void {
     });
   }
   try {
-    const results = measure(options);
-    if (options.save) save(results);
+    const results = measure(options, (soFar) => {
+      if (options.save) save(soFar);
+    });
     console.log(markdown(results));
   } finally {
     cleanUp();
   }
 }
 
-function measure(options: MountedOptions): Results {
+/** `note` is told after each part, so that a run that ends early keeps what it has. */
+function measure(options: MountedOptions, note: (soFar: Results) => void): Results {
   const load = compiledLoad();
   const lower = lowerTree(load);
   commandSources(lower, options.rows);
@@ -102,10 +104,12 @@ function measure(options: MountedOptions): Results {
         (row) => row.kind === 'micro' || options.commandTables.includes(table),
       );
       results.tables.push(measureTable(table, wanted, { options, load, lower }));
+      note(results);
     }
   }
   if (options.rows.includes('memory')) results.memory = measureMemory(options, load);
   if (options.rows.includes('growth')) results.growth = growthOf(options, load);
+  note(results);
   return results;
 }
 
