@@ -169,29 +169,27 @@ export function* tmpfile(door: Door, request: Request): Task<number> {
   return yield* answerCreated(door, request, made);
 }
 
-export function* unlink(door: Door, request: Request): Task<number> {
-  const dir = door.node(request);
-  const name = request.name(0);
-  const victim = yield* dir.lookup(name);
-  if (victim === undefined) return -Errno.ENOENT;
-  const nodeid = door.nodes.remember(victim);
-  try {
-    yield* dir.unlink(name, victim);
-  } finally {
-    door.nodes.forget(nodeid, 1);
-  }
-  return 0;
+export function unlink(door: Door, request: Request): Task<number> {
+  return removeName(door, request, (dir, name, victim) => dir.unlink(name, victim));
 }
 
-export function* rmdir(door: Door, request: Request): Task<number> {
+export function rmdir(door: Door, request: Request): Task<number> {
+  return removeName(door, request, function* (dir, name, victim) {
+    yield* dir.rmdir(name, victim);
+    door.listings.drop(victim);
+  });
+}
+
+type Remove = (dir: Inode, name: Name, victim: Inode) => Task<void>;
+
+function* removeName(door: Door, request: Request, remove: Remove): Task<number> {
   const dir = door.node(request);
   const name = request.name(0);
   const victim = yield* dir.lookup(name);
   if (victim === undefined) return -Errno.ENOENT;
   const nodeid = door.nodes.remember(victim);
   try {
-    yield* dir.rmdir(name, victim);
-    door.listings.drop(victim);
+    yield* remove(dir, name, victim);
   } finally {
     door.nodes.forget(nodeid, 1);
   }

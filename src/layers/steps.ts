@@ -109,12 +109,8 @@ function* redo(staging: Staging, step: Step): Task<void> {
       return yield* unpark(staging, step.staged, step.path);
     case 'exchange':
       return yield* exchange(staging, step, true);
-    case 'attributes': {
-      if (step.to === undefined) return;
-      const place = yield* needPlace(staging.base, step.path);
-      if (place.inode === undefined) throw broken(step.path);
-      yield* applyAttributes(place.inode, step.to);
-    }
+    case 'attributes':
+      return yield* setAttributes(staging, step.path, step.to);
   }
 }
 
@@ -126,13 +122,23 @@ function* undo(staging: Staging, step: Step): Task<void> {
       return yield* park(staging, step.path, step.staged);
     case 'exchange':
       return yield* exchange(staging, step, false);
-    case 'attributes': {
-      if (step.oldPath === undefined || step.from === undefined) return;
-      const place = yield* needPlace(staging.base, step.oldPath);
-      if (place.inode === undefined) throw broken(step.oldPath);
-      yield* applyAttributes(place.inode, step.from);
-    }
+    case 'attributes':
+      return yield* setAttributes(staging, step.oldPath, step.from);
   }
+}
+
+type AttributesStep = Extract<Step, { kind: 'attributes' }>;
+
+/** Nothing to do where there is no such side of the step. */
+function* setAttributes(
+  staging: Staging,
+  path: string | undefined,
+  attributes: AttributesStep['to'],
+): Task<void> {
+  if (path === undefined || attributes === undefined) return;
+  const place = yield* needPlace(staging.base, path);
+  if (place.inode === undefined) throw broken(path);
+  yield* applyAttributes(place.inode, attributes);
 }
 
 /** From the base into the staging directory. Done if it is there: names there are used once (P1). */
