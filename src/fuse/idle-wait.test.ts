@@ -10,7 +10,7 @@ class Machine {
   #due = 0;
   readonly waiting = new IdleWait(
     { wait: (timeoutMs) => this.#poll(timeoutMs) },
-    { now: () => this.us / 1000, yieldProcessor: () => void this.yields++ },
+    { now: () => this.us * 1000, yieldProcessor: () => void this.yields++ },
   );
 
   next(afterUs: number): number {

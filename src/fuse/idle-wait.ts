@@ -15,6 +15,7 @@
  *
  * I4. Between two looks the processor is offered to whoever else is ready for it, the caller above all.
  */
+import { monotonicNs } from '../sys/clock.ts';
 import { yieldProcessor } from '../sys/process.ts';
 
 const LOOK_MIN_US = 16;
@@ -26,12 +27,12 @@ export interface Pollable {
 }
 
 export interface IdleWaitHost {
-  /** Milliseconds on a clock that does not go back. */
+  /** Nanoseconds on a clock that does not go back. */
   now(): number;
   yieldProcessor(): void;
 }
 
-const HOST: IdleWaitHost = { now: () => performance.now(), yieldProcessor };
+const HOST: IdleWaitHost = { now: monotonicNs, yieldProcessor };
 
 export class IdleWait {
   readonly #pollable: Pollable;
@@ -55,7 +56,7 @@ export class IdleWait {
     if (ready > 0) return ready;
     const start = now();
     if (this.#lookUs > 0) {
-      const end = start + this.#lookUs / 1000;
+      const end = start + this.#lookUs * 1000;
       do {
         this.#host.yieldProcessor();
         ready = this.#pollable.wait(0);
@@ -63,7 +64,7 @@ export class IdleWait {
       } while (now() < end);
     }
     ready = this.#pollable.wait(-1);
-    this.#adapt((now() - start) * 1000);
+    this.#adapt((now() - start) / 1000);
     return ready;
   }
 
