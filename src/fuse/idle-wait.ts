@@ -2,9 +2,8 @@
  * Waiting for the next request without going to sleep for it, where that pays.
  *
  * A program that works through files asks again some microseconds after each answer. A thread that has
- * gone to sleep by then must be woken on an idle processor, which costs more than all the rest of a
- * request; in a virtual machine, where an idle processor is handed back to the host, twice as much as
- * all the rest (docs/decisions/0005). So the engine looks for a while before it sleeps, as KVM does for
+ * gone to sleep by then must be woken on an idle processor. In a virtual machine, where an idle processor
+ * is handed back to the host, that was four fifths of a request (docs/decisions/0005). So the engine looks for a while before it sleeps, as KVM does for
  * a halted guest (Documentation/virt/kvm/halt-polling.rst), and as there the while adapts itself:
  *
  * I1. Seen while looking: it stays as it is.
@@ -17,9 +16,7 @@
  */
 import { monotonicNs } from '../sys/clock.ts';
 import { yieldProcessor } from '../sys/process.ts';
-
-const LOOK_MIN_US = 16;
-const LOOK_MAX_US = 128;
+import { LOOK_MAX_US, LOOK_MIN_US } from './limits.ts';
 
 /** A poll(2) of the descriptors waited for: how many are ready, within a time in ms, -1 for no end. */
 export interface Pollable {

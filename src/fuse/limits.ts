@@ -46,3 +46,10 @@ export const REPLY_ERRNO_MAX = 511;
 
 /** Log lines about one kind of broken reply or request: after these only the counter moves. */
 export const COMPLAINTS_MAX = 20;
+
+/**
+ * Microseconds that a wait for the next request looks before it sleeps (idle-wait.ts). A busy caller asks
+ * again 20 to 30 µs after an answer (docs/decisions/0005); the most leaves it room to compute between.
+ */
+export const LOOK_MIN_US = 16;
+export const LOOK_MAX_US = 128;

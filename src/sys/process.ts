@@ -18,6 +18,7 @@ const getpidCall = libc('int getpid()');
 const getuidCall = libc('uint32_t getuid()');
 const geteuidCall = libc('uint32_t geteuid()');
 const getegidCall = libc('uint32_t getegid()');
+const yieldCall = libc('int sched_yield()');
 const prctlCall = libc('int prctl(int option, int64_t a, int64_t b, int64_t c, int64_t d)');
 const setgroupsCall = libc('int setgroups(size_t count, uintptr_t groups)');
 const setresuidCall = libc('int setresuid(uint32_t real, uint32_t effective, uint32_t saved)');
@@ -52,8 +53,6 @@ export const getpid = (): number => getpidCall();
 export const getuid = (): number => getuidCall();
 export const geteuid = (): number => geteuidCall();
 export const getegid = (): number => getegidCall();
-
-const yieldCall = libc('int sched_yield()');
 
 /** sched_yield(2): let another thread go first that waits for this processor, if one does. */
 export const yieldProcessor = (): void => void yieldCall();
