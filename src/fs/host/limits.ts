@@ -13,8 +13,8 @@ export const COPY_ON_THE_SPOT_BYTES = 1 << 20;
 /** Bytes a symlink's target may have. */
 export const SYMLINK_TARGET_MAX = 4095;
 /**
- * A sync as short as this is made on the spot (sync-pace.ts): longer than going to a thread and back, and
- * no longer than others may have to wait for any other request.
+ * A sync as short as this is made on the spot (sync-pace.ts): some times longer than
+ * going to a thread and back, and short enough for others to wait for it.
  */
 export const SYNC_ON_THE_SPOT_NSEC = 2_000_000;
 /** Bytes written since the last sync, at most, for the next one to be made on the spot. */
