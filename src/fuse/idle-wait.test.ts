@@ -7,10 +7,11 @@ class Machine {
   us = 0;
   slept = 0;
   yields = 0;
+  readonly load = { crowded: false };
   #due = 0;
   readonly waiting = new IdleWait(
     { wait: (timeoutMs) => this.#poll(timeoutMs) },
-    { now: () => this.us * 1000, yieldProcessor: () => void this.yields++ },
+    { now: () => this.us * 1000, yieldProcessor: () => void this.yields++, load: this.load },
   );
 
   next(afterUs: number): number {
@@ -56,10 +57,23 @@ describe('IdleWait', () => {
     assert.ok(machine.us - before < 10 * 10_000 + 300);
   });
 
+  test('does not look while others wait for a processor, and looks again after', () => {
+    const machine = new Machine();
+    for (let i = 0; i < 10; i++) machine.next(40);
+    machine.load.crowded = true;
+    const { slept, yields } = machine;
+    for (let i = 0; i < 5; i++) assert.equal(machine.next(40), 1);
+    assert.equal(machine.slept, slept + 5);
+    assert.equal(machine.yields, yields);
+    machine.load.crowded = false;
+    assert.equal(machine.next(40), 1);
+    assert.equal(machine.slept, slept + 5);
+  });
+
   test('what a signal interrupts says that nothing is ready', () => {
     const interrupted = new IdleWait(
       { wait: () => 0 },
-      { now: () => 0, yieldProcessor: () => undefined },
+      { now: () => 0, yieldProcessor: () => undefined, load: { crowded: false } },
     );
     assert.equal(interrupted.wait(), 0);
   });

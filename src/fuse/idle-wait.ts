@@ -3,8 +3,9 @@
  *
  * A program that works through files asks again some microseconds after each answer. A thread that has
  * gone to sleep by then must be woken on an idle processor. In a virtual machine, where an idle processor
- * is handed back to the host, that was four fifths of a request (docs/decisions/0005). So the engine looks for a while before it sleeps, as KVM does for
- * a halted guest (Documentation/virt/kvm/halt-polling.rst), and as there the while adapts itself:
+ * is handed back to the host, that was four fifths of a request (docs/decisions/0005). So the engine looks
+ * for a while before it sleeps, as KVM does for a halted guest
+ * (Documentation/virt/kvm/halt-polling.rst), and as there the while adapts itself:
  *
  * I1. Seen while looking: it stays as it is.
  * I2. Seen soon after going to sleep, within LOOK_MAX_US of the wait's start: it should have looked
@@ -13,8 +14,11 @@
  * So a busy mount looks for at most LOOK_MAX_US a request, and an idle one not at all.
  *
  * I4. Between two looks the processor is offered to whoever else is ready for it, the caller above all.
+ * I5. No looking while more threads want to run than there are processors: a thread that waits behind
+ *     another processor's work does not come to one that never idles, and no processor is asleep then.
  */
 import { monotonicNs } from '../sys/clock.ts';
+import { ProcessorLoad } from '../sys/load.ts';
 import { yieldProcessor } from '../sys/process.ts';
 import { LOOK_MAX_US, LOOK_MIN_US } from './limits.ts';
 
@@ -27,18 +31,20 @@ export interface IdleWaitHost {
   /** Nanoseconds on a clock that does not go back. */
   now(): number;
   yieldProcessor(): void;
+  /** More threads want to run than there are processors. */
+  readonly load: { readonly crowded: boolean };
 }
 
-const HOST: IdleWaitHost = { now: monotonicNs, yieldProcessor };
+const host = (): IdleWaitHost => ({ now: monotonicNs, yieldProcessor, load: new ProcessorLoad() });
 
 export class IdleWait {
   readonly #pollable: Pollable;
   readonly #host: IdleWaitHost;
   #lookUs = 0;
 
-  constructor(pollable: Pollable, host: IdleWaitHost = HOST) {
+  constructor(pollable: Pollable, on: IdleWaitHost = host()) {
     this.#pollable = pollable;
-    this.#host = host;
+    this.#host = on;
   }
 
   /** How long the next wait looks before it sleeps, in microseconds. */
@@ -52,7 +58,7 @@ export class IdleWait {
     let ready = this.#pollable.wait(0);
     if (ready > 0) return ready;
     const start = now();
-    if (this.#lookUs > 0) {
+    if (this.#lookUs > 0 && !this.#host.load.crowded) {
       const end = start + this.#lookUs * 1000;
       do {
         this.#host.yieldProcessor();
