@@ -14,7 +14,7 @@ import type { Readable } from 'node:stream';
 import { text } from 'node:stream/consumers';
 import { isInside } from '../mount/mountinfo.ts';
 import { MountError } from '../mount/options.ts';
-import { programFile } from '../mount/paths.ts';
+import { programFile } from '../sys/program-file.ts';
 import { realDirectory } from '../mount/plan.ts';
 import { ensurePrivateDirectory, runtimeDirectory, spareDirectory } from '../mount/state.ts';
 import { EXIT_OURS, EXIT_SIGNAL, ExitError } from './exit.ts';

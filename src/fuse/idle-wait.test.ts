@@ -9,8 +9,10 @@ class Machine {
   yields = 0;
   readonly load = { crowded: false };
   #due = 0;
+  told = 0;
   readonly waiting = new IdleWait(
     { wait: (timeoutMs) => this.#poll(timeoutMs) },
+    () => void this.told++,
     { now: () => this.us * 1000, yieldProcessor: () => void this.yields++, load: this.load },
   );
 
@@ -34,6 +36,7 @@ describe('IdleWait', () => {
     const machine = new Machine();
     for (let i = 0; i < 10; i++) assert.equal(machine.next(5000), 1);
     assert.equal(machine.slept, 10);
+    assert.equal(machine.told, 10, 'told before each sleep');
     assert.equal(machine.yields, 0);
     assert.equal(machine.waiting.lookUs, 0);
   });
@@ -73,6 +76,7 @@ describe('IdleWait', () => {
   test('what a signal interrupts says that nothing is ready', () => {
     const interrupted = new IdleWait(
       { wait: () => 0 },
+      undefined,
       { now: () => 0, yieldProcessor: () => undefined, load: { crowded: false } },
     );
     assert.equal(interrupted.wait(), 0);

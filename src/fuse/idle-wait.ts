@@ -42,8 +42,11 @@ export class IdleWait {
   readonly #host: IdleWaitHost;
   #lookUs = 0;
 
-  constructor(pollable: Pollable, on: IdleWaitHost = host()) {
+  readonly #beforeSleep: () => void;
+
+  constructor(pollable: Pollable, beforeSleep = (): void => undefined, on = host()) {
     this.#pollable = pollable;
+    this.#beforeSleep = beforeSleep;
     this.#host = on;
   }
 
@@ -66,6 +69,7 @@ export class IdleWait {
         if (ready > 0) return ready;
       } while (now() < end);
     }
+    this.#beforeSleep();
     ready = this.#pollable.wait(-1);
     this.#adapt((now() - start) / 1000);
     return ready;

@@ -61,6 +61,8 @@ export interface SessionOptions {
   onReady?: () => void;
   /** Descriptors to watch beside; `onReadable` must take what made it readable. */
   extraPoll?: readonly { readonly fd: number; readonly onReadable: () => void }[];
+  /** The session is about to wait for longer than a request takes: time for what was put off. */
+  beforeSleep?: () => void;
 }
 
 /** One request slot and where it is in its life. */
@@ -113,7 +115,7 @@ export class Session {
     this.#extra = options.extraPoll ?? [];
     this.#pollSet = new PollSet(1 + this.#extra.length);
     this.#pollSet.set(0, this.#fd, POLLIN);
-    this.#idleWait = new IdleWait(this.#pollSet);
+    this.#idleWait = new IdleWait(this.#pollSet, options.beforeSleep);
     this.#extra.forEach((extra, i) => this.#pollSet.set(i + 1, extra.fd, POLLIN));
     this.#endFd = eventfd();
     const key = randomFillSync(new Uint32Array(2));
@@ -217,6 +219,7 @@ export class Session {
 
   /** Until a parked request is answered, or poll(2) has seen something. */
   #sleep(): Promise<void> {
+    this.#options.beforeSleep?.();
     return new Promise<void>((resolve) => {
       this.#wake = () => {
         this.#wake = undefined;

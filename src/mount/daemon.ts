@@ -3,7 +3,7 @@
  * load their halves at once. The engine waits for its orders, which come when the branches are locked.
  */
 import { MessageChannel, Worker } from 'node:worker_threads';
-import { programFile } from './paths.ts';
+import { programFile } from '../sys/program-file.ts';
 
 const { port1, port2 } = new MessageChannel();
 const worker = new Worker(programFile(new URL('./engine-worker.ts', import.meta.url)), {

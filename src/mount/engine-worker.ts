@@ -8,11 +8,13 @@
  */
 import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import type { BranchSpec } from '../fs/union/branch.ts';
+import { hostProcess } from '../fs/host/host-process.ts';
 import { type UnionFs, openUnion } from '../fs/union/union.ts';
 import { mountFuse } from '../fuse/mount.ts';
 import { Session } from '../fuse/session.ts';
 import { FsError, errnoOf } from '../kernel/error.ts';
 import { runSync } from '../kernel/task.ts';
+import { Closer } from '../sys/closer.ts';
 import { tryEventfdDrain } from '../sys/poll.ts';
 import { openBranch } from './branches.ts';
 import type { EngineCommand, EngineData, EngineMessage, EngineOrders } from './engine-protocol.ts';
@@ -24,6 +26,10 @@ const { port } = workerData as EngineData;
 const { plan, wakeFd } = await new Promise<EngineOrders>((resolve) =>
   port.once('message', resolve),
 );
+
+/** What removed files hold is given back beside the requests. */
+const closer = new Closer();
+hostProcess(closer);
 
 const tell = (message: EngineMessage): void => parentPort!.postMessage(message);
 const log = (text: string): void => tell({ kind: 'log', text });
@@ -91,6 +97,7 @@ class Engine {
       notify: (record) => tell({ kind: 'notify', record }),
       complain: log,
       extraPoll: [wake, ...beneath],
+      beforeSleep: () => closer.wake(),
       ...(plan.debug ? { debug: log } : {}),
     });
     union.beneath.invalidation = {

@@ -8,7 +8,7 @@ import { createInterface } from 'node:readline';
 import type { Socket } from 'node:net';
 import type { Readable } from 'node:stream';
 import { MountError } from './options.ts';
-import { programFile } from './paths.ts';
+import { programFile } from '../sys/program-file.ts';
 import type { MountPlan } from './plan.ts';
 import { ensurePrivateDirectory, targetKey } from './state.ts';
 

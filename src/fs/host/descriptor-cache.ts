@@ -10,7 +10,8 @@
  * D1. A descriptor's number is good until the next call that may open another: opening may evict.
  *     Who needs it over that, or over a yield, holds it.
  * D2. A pinned descriptor is the only way to its object (the last name is gone): never evicted.
- * D3. Drop closes at once, or when the last hold ends.
+ * D3. Drop closes at once, or when the last hold ends. With a pinned one its object ends too, and gives
+ *     its blocks back: that is handed to `lastClose`, if there is one.
  */
 import { Errno } from '../../abi/errno.ts';
 import { assert } from '../../lib/assert.ts';
@@ -75,16 +76,26 @@ export class Descriptor {
   }
 }
 
+/** Takes over descriptors that may take long to close; false where it takes no more. */
+export interface LastClose {
+  submit(fd: number): boolean;
+}
+
 export class DescriptorCache {
   readonly #budget: number;
+  readonly #lastClose: LastClose | undefined;
 
   /** The ends of a ring: `#ring.newer` is the oldest, `#ring.older` the newest. */
   readonly #ring = new Descriptor();
   #cachedCount = 0;
   readonly #held = new Set<Descriptor>();
 
-  /** `descriptorLimit`: how many the process may have open. */
-  constructor(descriptorLimit: number) {
+  /**
+   * `descriptorLimit`: how many the process may have open. `lastClose` closes those whose objects end
+   * with them; without it that is done on the spot.
+   */
+  constructor(descriptorLimit: number, lastClose?: LastClose) {
+    this.#lastClose = lastClose;
     const budget = Math.min(descriptorLimit - RESERVED_DESCRIPTORS, CACHED_DESCRIPTORS_MAX);
     this.#budget = Math.max(budget, CACHED_DESCRIPTORS_MIN);
     this.#ring.older = this.#ring;
@@ -214,7 +225,8 @@ export class DescriptorCache {
   #close(descriptor: Descriptor): void {
     if (descriptor.older !== undefined) this.#unlink(descriptor);
     else this.#held.delete(descriptor);
-    tryClose(descriptor.fd);
+    const isLast = descriptor.pinned && this.#lastClose !== undefined;
+    if (!isLast || !this.#lastClose.submit(descriptor.fd)) tryClose(descriptor.fd);
     descriptor.fd = -1;
     descriptor.pinned = false;
     descriptor.dropped = false;

@@ -33,6 +33,7 @@ import type { IoBuffer } from '../../vfs/inode-operations.ts';
 import { dataFd } from './anchor.ts';
 import { FdAccess } from './descriptor-cache.ts';
 import type { HostInode } from './host-inode.ts';
+import { isLackOfSpace } from './host-process.ts';
 import { COPY_ON_THE_SPOT_BYTES } from './limits.ts';
 
 export function* readFile(inode: HostInode, buffer: IoBuffer, position: number): Task<number> {
@@ -89,6 +90,7 @@ export function writeFile(inode: HostInode, buffer: IoBuffer, position: number):
     const result = tryPwrite(fd, address + done, buffer.length - done, position + done);
     if (result === -Errno.EINTR) continue;
     if (result < 0) {
+      if (isLackOfSpace(-result) && inode.fs.process.settle()) continue;
       if (done > 0) break;
       fail(-result);
     }

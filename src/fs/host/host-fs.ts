@@ -116,6 +116,8 @@ export class HostFs implements FileSystem {
   }
 
   *statfs(): Task<StatFs> {
+    // Who asks after removing something wants to see that it is gone.
+    this.process.settle();
     return fstatfs(this.root.directory().descriptor());
   }
 
@@ -154,6 +156,7 @@ export class HostFs implements FileSystem {
       if (this.#rootIo >= 0) tryClose(this.#rootIo);
       this.changes?.close();
       this.process.descriptors.dropWhere((descriptor) => this.#owns(descriptor));
+      this.process.settle();
     }
   }
 

@@ -16,7 +16,7 @@
 import { Errno } from '../../abi/errno.ts';
 import { S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, S_ISGID } from '../../abi/mode.ts';
 import type { Stat } from '../../abi/stat.ts';
-import { fail } from '../../kernel/error.ts';
+import { errnoOf, fail } from '../../kernel/error.ts';
 import type { Task } from '../../kernel/task.ts';
 import { tryNameToHandle } from '../../sys/file-handle.ts';
 import { getdents64 } from '../../sys/getdents.ts';
@@ -63,11 +63,13 @@ import {
 import { fileIoctl } from './file-ioctl.ts';
 import { type HostDir, UNKNOWN_INO } from './host-dir.ts';
 import type { HostFs } from './host-fs.ts';
+import { isLackOfSpace } from './host-process.ts';
 import { checkName } from './names.ts';
 import {
   checkRenameFlags,
   linkInode,
   type Location,
+  type Rename,
   removeDirectory,
   renameInode,
   unlinkInode,
@@ -132,7 +134,7 @@ export class HostInode extends Descriptor implements Inode {
   }
 
   *setattr(changes: SetAttr): Task<void> {
-    setAttributes(this, changes);
+    this.fs.process.withSpace(() => setAttributes(this, changes));
   }
 
   *readlink(): Task<string> {
@@ -192,7 +194,8 @@ export class HostInode extends Descriptor implements Inode {
   }
 
   *create(name: Name, mode: number, cred: Cred): Task<HostInode> {
-    const fd = makeFile(this.#making(name, cred), name, mode);
+    const making = this.#making(name, cred);
+    const fd = making.process.withSpace(() => makeFile(making, name, mode));
     const inode = this.#childAt(name, S_IFREG, UNKNOWN_INO);
     inode.access = FdAccess.Write;
     this.fs.process.descriptors.adopt(inode, fd);
@@ -202,7 +205,8 @@ export class HostInode extends Descriptor implements Inode {
   *tmpfile(mode: number, cred: Cred): Task<HostInode> {
     const dir = this.directory();
     if (this.fs.readOnly) fail(Errno.EROFS);
-    const fd = makeTmpfile({ process: this.fs.process, dir, cred }, mode);
+    const making = { process: this.fs.process, dir, cred };
+    const fd = making.process.withSpace(() => makeTmpfile(making, mode));
     const inode = new HostInode(this.fs, S_IFREG, UNKNOWN_INO, undefined);
     inode.access = FdAccess.Write;
     this.fs.process.descriptors.adopt(inode, fd);
@@ -211,7 +215,8 @@ export class HostInode extends Descriptor implements Inode {
   }
 
   *mkdir(name: Name, mode: number, cred: Cred): Task<HostInode> {
-    makeDirectory(this.#making(name, cred), name, mode);
+    const making = this.#making(name, cred);
+    making.process.withSpace(() => makeDirectory(making, name, mode));
     const dir = this.directory();
     dir.cutOffChild(name);
     const self = dir.child(name, UNKNOWN_INO);
@@ -227,13 +232,15 @@ export class HostInode extends Descriptor implements Inode {
     cred: Cred,
   ): Task<HostInode> {
     const device = { major: rdevMajor, minor: rdevMinor };
-    makeNode(this.#making(name, cred), name, mode, device);
+    const making = this.#making(name, cred);
+    making.process.withSpace(() => makeNode(making, name, mode, device));
     const type = (mode & S_IFMT) === 0 ? S_IFREG : mode & S_IFMT;
     return this.#childAt(name, type, UNKNOWN_INO);
   }
 
   *symlink(name: Name, target: string, cred: Cred): Task<HostInode> {
-    makeSymlink(this.#making(name, cred), name, target);
+    const making = this.#making(name, cred);
+    making.process.withSpace(() => makeSymlink(making, name, target));
     return this.#childAt(name, S_IFLNK, UNKNOWN_INO);
   }
 
@@ -250,12 +257,12 @@ export class HostInode extends Descriptor implements Inode {
     const dir = this.directory();
     if (!(target instanceof HostInode) || target.fs !== this.fs) fail(Errno.EXDEV);
     if (this.fs.readOnly) fail(this.#find(name) ? Errno.EEXIST : Errno.EROFS);
-    linkInode(dir, name, target);
+    this.fs.process.withSpace(() => linkInode(dir, name, target));
   }
 
   *unlink(name: Name, victim: Inode): Task<void> {
     this.#checkRemoval(name);
-    unlinkInode(this.directory(), name, this.#own(victim));
+    this.fs.process.withSpace(() => unlinkInode(this.directory(), name, this.#own(victim)));
   }
 
   *rmdir(name: Name, victim: Inode): Task<void> {
@@ -289,7 +296,7 @@ export class HostInode extends Descriptor implements Inode {
     const to = this.#own(newDir);
     const dir = this.directory();
     if (this.fs.readOnly) fail(this.#find(name) ? Errno.EROFS : Errno.ENOENT);
-    renameInode({
+    const rename: Rename = {
       dir,
       name,
       source: this.#own(source),
@@ -297,7 +304,8 @@ export class HostInode extends Descriptor implements Inode {
       newName,
       replaced: replaced === undefined ? undefined : this.#own(replaced),
       flags,
-    });
+    };
+    this.fs.process.withSpace(() => renameInode(rename));
   }
 
   // -- regular files --
@@ -315,7 +323,7 @@ export class HostInode extends Descriptor implements Inode {
   }
 
   *fallocate(mode: number, position: number, length: number): Task<void> {
-    fallocateFile(this, mode, position, length);
+    this.fs.process.withSpace(() => fallocateFile(this, mode, position, length));
   }
 
   *seek(position: number, whence: number): Task<number> {
@@ -330,7 +338,13 @@ export class HostInode extends Descriptor implements Inode {
     length: number,
   ): Task<number> {
     if (!(target instanceof HostInode)) fail(Errno.EXDEV);
-    return yield* copyFile(this, { position, target, targetPosition, length });
+    const copying = { position, target, targetPosition, length };
+    try {
+      return yield* copyFile(this, copying);
+    } catch (error) {
+      if (!isLackOfSpace(errnoOf(error)) || !this.fs.process.settle()) throw error;
+      return yield* copyFile(this, copying);
+    }
   }
 
   *backing(): Task<number | undefined> {
@@ -350,7 +364,8 @@ export class HostInode extends Descriptor implements Inode {
   *setxattr(name: string, value: Uint8Array, flags: number): Task<void> {
     if (this.fs.readOnly) fail(Errno.EROFS);
     const at = xattrName(this);
-    orFail(trySetxattr(anchorFd(this), at, name, value, flags));
+    const { process } = this.fs;
+    process.withSpace(() => orFail(trySetxattr(anchorFd(this), at, name, value, flags)));
   }
 
   *listxattr(): Task<string[]> {
