@@ -380,7 +380,7 @@ static void row_msync(void) {
   open_own_file();
   if (fsync(data_fd)) die("fsync");
   char *map = map_own_file();
-  long calls = 8;
+  long calls = RANDOM_FILE_MIB;
   int64_t start = now();
   for (long i = 0; i < calls; i++) {
     map[i * MIB] = 1;
