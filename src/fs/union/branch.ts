@@ -140,6 +140,23 @@ export function* openWork(branch: Branch, base: Inode): Task<void> {
   branch.work = yield* subdirectory(base, 'work' as Name);
   branch.indexDir = yield* subdirectory(base, 'index' as Name);
   yield* emptyDirectory(branch.work);
+  yield* dropAcl(branch.work);
+}
+
+/**
+ * What is made here is a copy of something, and gets the ACL of that: not one which the directory around
+ * the work directory hands down. As ovl_workdir_create in fs/overlayfs/super.c does.
+ */
+function* dropAcl(work: Inode): Task<void> {
+  if (work.removexattr === undefined) return;
+  for (const name of ['system.posix_acl_default', 'system.posix_acl_access']) {
+    try {
+      yield* work.removexattr(name);
+    } catch (error) {
+      const errno = errnoOf(error);
+      if (errno !== Errno.ENODATA && errno !== Errno.EOPNOTSUPP && errno !== Errno.EPERM) throw error;
+    }
+  }
 }
 
 function* subdirectory(base: Inode, name: Name): Task<Inode> {

@@ -393,6 +393,33 @@ test('holes, times, owner and xattrs survive copy-up', { skip }, (t) => {
   assert.deepEqual(runSync(world.get('sparse').listxattr()), ['user.x']);
 });
 
+test('a default ACL around the work directory is not handed down to copies', { skip }, (t) => {
+  const world = new World(t);
+  fs.writeFileSync(world.host('L/data'), 'data', { mode: 0o666 });
+  fs.writeFileSync(world.host('L/mode'), 'mode', { mode: 0o666 });
+  fs.chmodSync(world.host('L/data'), 0o664);
+  fs.chmodSync(world.host('L/mode'), 0o4664);
+  // user::rw-, user:8:rwx, group::r--, mask::rwx, other::---
+  const entries = [[1, 6, -1], [2, 7, 8], [4, 4, -1], [16, 7, -1], [32, 0, -1]];
+  const acl = Buffer.alloc(4 + 8 * entries.length);
+  acl.writeUInt32LE(2, 0);
+  for (const [i, [tag, perm, id]] of entries.entries()) {
+    acl.writeUInt16LE(tag!, 4 + 8 * i);
+    acl.writeUInt16LE(perm!, 6 + 8 * i);
+    acl.writeInt32LE(id!, 8 + 8 * i);
+  }
+  const around = openHostFs({ path: world.host('U.work'), readOnly: false });
+  runSync(around.root.setxattr('system.posix_acl_default', acl, 0));
+  runSync(around.unmount());
+  world.mount();
+  runSync(world.get('data').write({ bytes: bytesOf('D'), offset: 0, length: 1 }, 0));
+  runSync(world.get('mode').setattr({ mtime: { sec: 1, nsec: 0 } }));
+  for (const [name, mode] of [['data', 0o664], ['mode', 0o4664]] as const) {
+    assert.equal(fs.statSync(world.host('U', name)).mode & 0o7777, mode, name);
+    assert.deepEqual(runSync(world.get(name).listxattr()), [], name);
+  }
+});
+
 test('nobody can forge a whiteout or an overlay xattr from above', { skip }, (t) => {
   const world = new World(t);
   fs.mkdirSync(world.host('L/d'));
