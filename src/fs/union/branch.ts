@@ -10,7 +10,7 @@ import { assert } from '../../lib/assert.ts';
 import { hexOf } from '../../lib/latin1.ts';
 import { FsError, errnoOf } from '../../kernel/error.ts';
 import type { Task } from '../../kernel/task.ts';
-import { isDir } from '../../abi/mode.ts';
+import { PERMISSION_BITS, isDir } from '../../abi/mode.ts';
 import type { Cred, FileSystem, Inode, Name } from '../../vfs/inode-operations.ts';
 import { OPAQUE, WHITEOUT, YES } from './format.ts';
 import type { XattrPrefix } from './format.ts';
@@ -51,6 +51,8 @@ export class Branch {
   /** Set by `openWork` on a writable branch. */
   work!: Inode;
   indexDir!: Inode;
+  /** What is created in `work/` has the very mode that was asked for. Found out by `openWork`. */
+  keepsModes = false;
   uuid: Uint8Array | undefined;
   /** What new whiteouts are hard links of (whiteout.ts, W4); undefined where that is not possible. */
   sharedWhiteout: Inode | undefined;
@@ -141,6 +143,7 @@ export function* openWork(branch: Branch, base: Inode): Task<void> {
   branch.indexDir = yield* subdirectory(base, 'index' as Name);
   yield* emptyDirectory(branch.work);
   yield* dropAcl(branch.work);
+  branch.keepsModes = yield* probeModes(branch);
 }
 
 /**
@@ -156,6 +159,18 @@ function* dropAcl(work: Inode): Task<void> {
       const errno = errnoOf(error);
       if (errno !== Errno.ENODATA && errno !== Errno.EOPNOTSUPP && errno !== Errno.EPERM) throw error;
     }
+  }
+}
+
+/** Not where something hands down another kind of ACL, or the filesystem has no modes. */
+function* probeModes(branch: Branch): Task<boolean> {
+  const name = branch.tempName();
+  const probe = yield* branch.work.create(name, 0o777, ROOT_CRED);
+  try {
+    return ((yield* probe.getattr()).mode & PERMISSION_BITS) === 0o777;
+  } finally {
+    yield* branch.discard(branch.work.unlink(name, probe));
+    probe.forget();
   }
 }
 

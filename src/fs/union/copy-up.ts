@@ -12,7 +12,7 @@
  */
 import { Errno } from '../../abi/errno.ts';
 import { FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, SEEK_DATA, SEEK_HOLE } from '../../abi/fcntl.ts';
-import { PERMISSION_BITS, S_IFDIR, S_IFLNK, S_IFREG } from '../../abi/mode.ts';
+import { PERMISSION_BITS, S_IFDIR, S_IFLNK, S_IFREG, S_ISGID, S_ISUID } from '../../abi/mode.ts';
 import type { Stat } from '../../abi/stat.ts';
 import { errnoOf, fail, fsError } from '../../kernel/error.ts';
 import { taskOf } from '../../kernel/task.ts';
@@ -26,6 +26,8 @@ import { markImpure } from './lookup.ts';
 import { COPY_CHUNK_BYTES, COPY_TRIES } from './limits.ts';
 
 const CAPABILITY = 'security.capability';
+/** The unit of `Stat.blocks`. */
+const BLOCK_BYTES = 512;
 
 export type Want = 'data' | 'metadata';
 
@@ -248,8 +250,8 @@ function* makeCopy(ctx: CopyUp, temp: Name): Task<Inode> {
   try {
     if (inode.type === S_IFREG) {
       if (ctx.want === 'data') yield* copyStableData(ctx, copy);
-      else yield* copy.setattr({ size: stat.size });
-      yield* copy.setattr({ mode: stat.mode & PERMISSION_BITS });
+      else if (stat.size > 0) yield* copy.setattr({ size: stat.size });
+      if (mayHaveLostMode(ctx)) yield* copy.setattr({ mode: stat.mode & PERMISSION_BITS });
     }
     yield* copyXattrs(inode.real, copy);
     yield* markOrigin(ctx, copy);
@@ -264,6 +266,13 @@ function* makeCopy(ctx: CopyUp, temp: Name): Task<Inode> {
     throw error;
   }
 }
+
+/**
+ * The copy was created with its mode. A default ACL may have had a say in that (`Branch.keepsModes`), and
+ * writing, truncating and giving away take set-id bits.
+ */
+const mayHaveLostMode = ({ branch, stat }: CopyUp): boolean =>
+  !branch.keepsModes || (stat.mode & (S_ISUID | S_ISGID)) !== 0;
 
 function* makeNode(ctx: CopyUp, temp: Name): Task<Inode> {
   const { work } = ctx.branch;
@@ -291,10 +300,13 @@ function* copyStableData(ctx: CopyUp, copy: Inode): Task<void> {
   const source = ctx.inode.dataInode;
   // A metacopy file is filled in place, where starting again would show it short: one try.
   const tries = ctx.inode.data === undefined ? COPY_TRIES : 1;
+  // What the copy-up began with is of the same file where no data layer is beneath it. That it is older
+  // makes C3 stricter.
+  let before = source === ctx.inode.real ? ctx.stat : yield* source.getattr();
   for (let attempt = 1; ; attempt++) {
-    const before = yield* source.getattr();
     const bytes = Math.min(before.size, ctx.changes?.size ?? Infinity);
-    yield* copyData(source, copy, bytes);
+    if (mayHaveHoles(before)) yield* copySparse(source, copy, bytes);
+    else yield* copyDense(source, copy, bytes);
     const after = yield* source.getattr();
     if (sameContentTimes(before, after)) {
       ctx.copiedBytes = bytes;
@@ -304,26 +316,37 @@ function* copyStableData(ctx: CopyUp, copy: Inode): Task<void> {
     }
     if (attempt === tries) fail(Errno.EBUSY);
     yield* copy.setattr({ size: 0 });
+    before = yield* source.getattr();
   }
 }
+
+/**
+ * Fewer blocks than its size needs. A file whose metadata or preallocation takes as many as its holes
+ * would have taken looks dense: its copy has zeros where those holes were.
+ */
+const mayHaveHoles = (stat: Stat): boolean => stat.blocks * BLOCK_BYTES < stat.size;
 
 function sameContentTimes(a: Stat, b: Stat): boolean {
   return a.size === b.size && a.mtimeSec === b.mtimeSec && a.mtimeNsec === b.mtimeNsec
     && a.ctimeSec === b.ctimeSec && a.ctimeNsec === b.ctimeNsec;
 }
 
+/** Bytes [0, length) of a file without holes. */
+function* copyDense(source: Inode, target: Inode, length: number): Task<void> {
+  const reached = yield* copyExtent(source, target, 0, length);
+  if (reached < length) yield* target.setattr({ size: length });
+}
+
 /** Bytes [0, length) of a file, holes left as holes, the size set even if it ends in one. */
-function* copyData(source: Inode, target: Inode, length: number): Task<void> {
-  let position = 0;
-  while (position < length) {
+function* copySparse(source: Inode, target: Inode, length: number): Task<void> {
+  let reached = 0;
+  for (let position = 0; position < length; ) {
     const start = yield* nextData(source, position, length);
     if (start >= length) break;
-    const end = Math.min(length, yield* nextHole(source, start, length));
-    yield* copyExtent(source, target, start, end);
-    position = end;
+    position = Math.min(length, yield* nextHole(source, start, length));
+    reached = yield* copyExtent(source, target, start, position);
   }
-  const stat = yield* target.getattr();
-  if (stat.size < length) yield* target.setattr({ size: length });
+  if (reached < length) yield* target.setattr({ size: length });
 }
 
 function* nextData(source: Inode, position: number, length: number): Task<number> {
@@ -349,30 +372,32 @@ function* nextHole(source: Inode, position: number, length: number): Task<number
   }
 }
 
-function* copyExtent(source: Inode, target: Inode, start: number, end: number): Task<void> {
+/** How far it came: less than `end` if the lower got shorter, which C3 will notice. */
+function* copyExtent(source: Inode, target: Inode, start: number, end: number): Task<number> {
   let position = start;
   if (source.copyRange !== undefined) {
     try {
       while (position < end) {
         const copied = yield* source.copyRange(position, target, position, Math.min(COPY_CHUNK_BYTES, end - position));
-        if (copied === 0) return; // The lower got shorter: C3 will notice.
+        if (copied === 0) return position;
         position += copied;
       }
-      return;
+      return position;
     } catch (error) {
       const errno = errnoOf(error);
       if (errno !== Errno.EXDEV && errno !== Errno.EOPNOTSUPP && errno !== Errno.EINVAL) throw error;
     }
   }
-  yield* copyByReading(source, target, position, end);
+  return yield* copyByReading(source, target, position, end);
 }
 
-function* copyByReading(source: Inode, target: Inode, start: number, end: number): Task<void> {
+function* copyByReading(source: Inode, target: Inode, start: number, end: number): Task<number> {
   const bytes = new Uint8Array(Math.min(COPY_CHUNK_BYTES, end - start));
-  for (let position = start; position < end; ) {
+  let position = start;
+  while (position < end) {
     const length = Math.min(bytes.length, end - position);
     const got = yield* source.read({ bytes, offset: 0, length }, position);
-    if (got === 0) return;
+    if (got === 0) return position;
     // A write may end early where space ends: the next one says so.
     for (let done = 0; done < got; ) {
       const written = yield* target.write({ bytes, offset: done, length: got - done }, position + done);
@@ -381,6 +406,7 @@ function* copyByReading(source: Inode, target: Inode, start: number, end: number
     }
     position += got;
   }
+  return position;
 }
 
 /** All but the union's own. Namespaces that the target may not hold are named here, and no others. */

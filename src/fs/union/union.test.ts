@@ -420,6 +420,26 @@ test('a default ACL around the work directory is not handed down to copies', { s
   }
 });
 
+test('holes are copied as holes wherever they are, and a file without any whole', { skip }, (t) => {
+  const world = new World(t);
+  const block = Buffer.alloc(65536, 'x');
+  const layouts = { none: [0, 1, 2], begin: [2], middle: [0, 2], end: [0] };
+  for (const [name, blocks] of Object.entries(layouts)) {
+    const fd = fs.openSync(world.host('L', name), 'w');
+    for (const at of blocks) fs.writeSync(fd, block, 0, block.length, at * block.length);
+    fs.ftruncateSync(fd, 3 * block.length);
+    fs.fsyncSync(fd); // Blocks are counted when they are allocated.
+    fs.closeSync(fd);
+  }
+  world.mount();
+  for (const [name, blocks] of Object.entries(layouts)) {
+    runSync(world.get(name).write({ bytes: bytesOf('x'), offset: 0, length: 1 }, blocks[0]! * block.length));
+    const copy = fs.readFileSync(world.host('U', name));
+    assert.ok(copy.equals(fs.readFileSync(world.host('L', name))), name);
+    assert.ok(fs.statSync(world.host('U', name)).blocks * 512 < (blocks.length + 1) * block.length, name);
+  }
+});
+
 test('nobody can forge a whiteout or an overlay xattr from above', { skip }, (t) => {
   const world = new World(t);
   fs.mkdirSync(world.host('L/d'));
