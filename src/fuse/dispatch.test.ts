@@ -6,6 +6,8 @@ import { start, type Task, taskOf } from '../kernel/task.ts';
 import {
   BATCH_FORGET_IN,
   ENTRY_OUT,
+  ATTR,
+  ATTR_OUT,
   FATTR_CTIME,
   FATTR_MODE,
   FATTR_MTIME,
@@ -383,9 +385,16 @@ test('times that the kernel writes back unchanged change nothing', () => {
     record.setBigInt64(SETATTR_IN.at.mtime, BigInt(sec), true);
     return bench.serve(Opcode.SETATTR, nodeid, body).error;
   };
+  const mtimeOf = (): number => {
+    const reply = bench.serve(Opcode.GETATTR, nodeid, new Uint8Array(16));
+    return Number(reply.body.getBigInt64(ATTR_OUT.at.attr + ATTR.at.mtime, true));
+  };
   assert.equal(flush(1, FATTR_MTIME | FATTR_CTIME), 0, 'the mtime it has');
   assert.equal(flush(2, FATTR_MTIME | FATTR_CTIME), -Errno.EIO, 'another');
   assert.equal(flush(1, FATTR_MTIME | FATTR_MODE), -Errno.EIO, 'and more');
+  bench.fs.faults.clear();
+  assert.equal(flush(2, FATTR_MTIME | FATTR_CTIME), 0);
+  assert.equal(mtimeOf(), 2, 'it is changed, though the answer is not asked for');
 });
 
 test('INIT is negotiated down, and refused below what we know', () => {

@@ -1,6 +1,6 @@
 /** Requests about attributes: GETATTR, STATX, SETATTR, READLINK, STATFS, xattrs, IOCTL. */
 import { Errno } from '../abi/errno.ts';
-import { isDir, S_IFDIR, S_ISGID } from '../abi/mode.ts';
+import { isDir, S_IFDIR, S_IFREG, S_ISGID } from '../abi/mode.ts';
 import type { Task } from '../kernel/task.ts';
 import {
   FS_IOC_FSGETXATTR,
@@ -94,7 +94,8 @@ const TIME_FLUSH = FATTR_MTIME | FATTR_CTIME | FATTR_FH | FATTR_LOCKOWNER;
 
 /**
  * After unlink, rename and link the kernel that owns the times writes them back at once, though only
- * ctime has changed, which is not ours to set. So what does not change mtime changes nothing.
+ * ctime has changed, which is not ours to set. So what does not change mtime changes nothing. Of a
+ * regular file the kernel looks at no times of the answer: it is not asked for again after a change.
  */
 function* flushTimes(inode: Inode, request: Request): Task<number> {
   const at = SETATTR_IN.at;
@@ -102,7 +103,9 @@ function* flushTimes(inode: Inode, request: Request): Task<number> {
   const mtime = { sec: request.i64(at.mtime), nsec: request.u32(at.mtimensec) };
   if (stat.mtimeSec !== mtime.sec || stat.mtimeNsec !== mtime.nsec) {
     yield* inode.setattr({ mtime });
-    stat = yield* inode.getattr();
+    stat = inode.type === S_IFREG
+      ? { ...stat, mtimeSec: mtime.sec, mtimeNsec: mtime.nsec }
+      : yield* inode.getattr();
   }
   putAttrOut(request, stat);
   request.replyBytes = ATTR_OUT.bytes;
