@@ -52,7 +52,9 @@ Options for -o, as in fstab; a backslash keeps ":" "," "=" in a path:
   upperdir=U            the writable branch
   workdir=W             work directory, on the same mount as U
   branch=A=rw:B=ro      any branches, topmost first
-  ro, allow_other, volatile (fsync does nothing), metacopy=on|off, passthrough=on|off,
+  volatile              nothing is synced, fsync does nothing: throw U and W away after a crash;
+                        U is not mounted again while W/work/incompat/volatile is there
+  ro, allow_other, metacopy=on|off, passthrough=on|off,
   nodev, nosuid, noexec, noatime
 
 Example:

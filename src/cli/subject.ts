@@ -131,7 +131,7 @@ export async function whileUnmounted(subject: Subject, action: () => number): Pr
   try {
     return withLocks(subject, action);
   } finally {
-    await startDaemon(plan);
+    await startDaemon({ ...plan, resumed: true });
   }
 }
 

@@ -10,6 +10,7 @@ import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_thread
 import type { BranchSpec } from '../fs/union/branch.ts';
 import { hostProcess } from '../fs/host/host-process.ts';
 import { type UnionFs, openUnion } from '../fs/union/union.ts';
+import { markVolatile } from '../fs/union/volatile.ts';
 import { mountFuse } from '../fuse/mount.ts';
 import { Session } from '../fuse/session.ts';
 import { FsError, errnoOf } from '../kernel/error.ts';
@@ -53,7 +54,7 @@ function step<T>(what: string, action: () => T): T {
 
 function openBranches(): BranchSpec[] {
   return plan.branches.map((branch) =>
-    step(`cannot open branch ${branch.path}`, () => openBranch(branch)),
+    step(`cannot open branch ${branch.path}`, () => openBranch(branch, plan)),
   );
 }
 
@@ -158,6 +159,7 @@ async function serve(): Promise<string | undefined> {
   const union = step('cannot make the union', () =>
     runSync(openUnion(specs, { metacopy, volatile })),
   );
+  if (volatile) step('cannot mark the branches volatile', () => runSync(markVolatile(union)));
   let problem: string | undefined;
   try {
     const fd = mountUnion();

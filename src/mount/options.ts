@@ -19,7 +19,7 @@ export interface MountRequest {
   branches: BranchRequest[];
   readOnly: boolean;
   allowOther: boolean;
-  /** Do not flush on fsync: the tree is thrown away if the machine dies. */
+  /** Sync nothing: the writable branches are to be thrown away if the machine dies. */
   volatile: boolean;
   /** Metadata-only copy-up. */
   metacopy: boolean;

@@ -37,6 +37,8 @@ export interface MountPlan {
   debug: boolean;
   runtimeDirectory: string;
   log: string;
+  /** It was unmounted by whoever mounts it again, for a commit or discard: no crash came between. */
+  resumed?: boolean;
   /** Set for a mount of `run`: it ends with the process that started it, see daemon.ts D5. */
   workspace?: string;
 }

@@ -48,6 +48,8 @@ export interface HostFsOptions {
   readonly isolate?: boolean;
   /** Default: the one of this thread. */
   readonly process?: HostProcess;
+  /** Do not sync when it is unmounted. */
+  readonly volatile?: boolean;
 }
 
 /** Errors: FsError with the path in its message; ENOTDIR, ENOENT, EACCES. */
@@ -70,12 +72,14 @@ export class HostFs implements FileSystem {
   /** What others change, where nothing is changed by us. */
   readonly changes?: HostChanges;
 
+  readonly #volatile: boolean;
   /** Not an O_PATH one: for calls that want an open file of this filesystem. */
   readonly #rootIo: number;
 
   constructor(options: HostFsOptions) {
     this.label = `host:${options.path}`;
     this.readOnly = options.readOnly;
+    this.#volatile = options.volatile ?? false;
     this.process = options.process ?? hostProcess();
     const isolate = options.isolate ?? options.readOnly;
     this.root = this.#rootAt(options.path, isolate);
@@ -151,7 +155,7 @@ export class HostFs implements FileSystem {
 
   *unmount(): Task<void> {
     try {
-      if (this.#rootIo >= 0) yield* this.syncfs();
+      if (this.#rootIo >= 0 && !this.#volatile) yield* this.syncfs();
     } finally {
       if (this.#rootIo >= 0) tryClose(this.#rootIo);
       this.changes?.close();

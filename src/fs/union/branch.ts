@@ -3,7 +3,8 @@
  *
  * B1. `index` orders branches: 0 is leftmost and wins. It never changes while mounted.
  * B2. A writable branch has a work directory on the same filesystem: `work/` for what is being made,
- *     `index/` for the hard-link index. Nothing in `work/` outlives a mount: `openWork` empties it.
+ *     `index/` for the hard-link index. Nothing in `work/` outlives a mount: `openWork` empties it,
+ *     but for `incompat/` (volatile.ts).
  */
 import { Errno } from '../../abi/errno.ts';
 import { assert } from '../../lib/assert.ts';
@@ -27,6 +28,10 @@ export interface BranchSpec {
   readonly hidden?: Name;
   /** For messages. */
   readonly label: string;
+  /** The same of `work`. */
+  readonly workLabel?: string;
+  /** Whoever mounts it has unmounted it a moment ago: that it was volatile then is no reason to refuse it. */
+  readonly resumed?: boolean;
 }
 
 /** What all branches of a stack share. */
@@ -35,6 +40,9 @@ export interface StackFacts {
   readonly bottomIndex: number;
   readonly numbers: InodeNumbers;
 }
+
+/** In `work/`: what a mount must know before it touches anything there, as overlayfs has it. */
+export const INCOMPAT = 'incompat' as Name;
 
 export const ROOT_CRED: Cred = { uid: 0, gid: 0, umask: 0, pid: 0 };
 
@@ -141,7 +149,7 @@ export const sameUuid = (a: Uint8Array, b: Uint8Array): boolean => hexOf(a) === 
 export function* openWork(branch: Branch, base: Inode): Task<void> {
   branch.work = yield* subdirectory(base, 'work' as Name);
   branch.indexDir = yield* subdirectory(base, 'index' as Name);
-  yield* emptyDirectory(branch.work);
+  yield* emptyDirectory(branch.work, INCOMPAT);
   yield* dropAcl(branch.work);
   branch.keepsModes = yield* probeModes(branch);
 }
@@ -183,9 +191,10 @@ function* subdirectory(base: Inode, name: Name): Task<Inode> {
   return yield* base.mkdir(name, 0o700, ROOT_CRED);
 }
 
-/** Remove all that is in a directory, whatever it is: for what only this union can have made. */
-export function* emptyDirectory(dir: Inode): Task<void> {
+/** Remove all that is in a directory, whatever it is, but one: for what only this union can have made. */
+export function* emptyDirectory(dir: Inode, kept?: Name): Task<void> {
   for (const entry of yield* dir.readdir()) {
+    if (entry.name === kept) continue;
     const child = yield* dir.lookup(entry.name);
     if (child === undefined) continue;
     try {

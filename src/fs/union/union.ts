@@ -19,12 +19,13 @@ import type { XattrPrefix } from './format.ts';
 import { InodeNumbers } from './inode-number.ts';
 import { UnionInode } from './inode.ts';
 import type { Layer } from './inode.ts';
+import { checkIncompat } from './volatile.ts';
 import { prepareWhiteouts } from './whiteout.ts';
 
 export interface UnionOptions {
   /** Copy only metadata up on chmod, chown, utimes and setxattr. */
   readonly metacopy: boolean;
-  /** Do not fsync what is copied up: a power failure may leave it empty. */
+  /** Sync nothing. Whoever offers that marks the branches with it (volatile.ts). */
   readonly volatile: boolean;
 }
 
@@ -78,7 +79,7 @@ export class UnionFs implements FileSystem {
   }
 
   *unmount(): Task<void> {
-    yield* this.syncfs();
+    if (!this.options.volatile) yield* this.syncfs();
     for (const fs of new Set(this.branches.map((branch) => branch.fs))) yield* fs.unmount();
   }
 
@@ -152,6 +153,7 @@ export function* openUnion(specs: readonly BranchSpec[], options: UnionOptions):
     if (!spaces.includes(device)) spaces.push(device);
     const branch = new Branch(spec, index, stack, spaces.indexOf(device));
     branch.uuid = (yield* exportedUuid(spec.root)) ?? undefined;
+    if (branch.writable) yield* checkIncompat(spec);
     if (branch.writable) yield* openWork(branch, spec.work!);
     if (branch.writable) yield* prepareWhiteouts(branch, spec.work!);
     branches.push(branch);
