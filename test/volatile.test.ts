@@ -4,8 +4,8 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { test } from 'node:test';
 import { O_CREAT, O_RDWR } from '../src/abi/fcntl.ts';
-import { forceUnmount } from './support/cleanup.ts';
-import { makeWorld, palimpsest, run, runOk, subjects, unable } from './support/world.ts';
+import { forceUnmount, registerMount } from './support/cleanup.ts';
+import { makeWorld, palimpsest, run, runOk, scratch, subjects, unable } from './support/world.ts';
 
 const skip = unable() ?? (subjects().includes('palimpsest') ? false : 'palimpsest is not among the subjects');
 
@@ -57,4 +57,41 @@ test('a commit of a volatile mount leaves it mounted, and still marked', { skip 
   assert.equal(fs.readFileSync(`${world.lower}/new`, 'latin1'), 'new');
   assert.equal(await world.caller.do('readFile', `${world.root}/new`), 'new');
   assert.ok(fs.existsSync(path.join(world.work, 'work/incompat/volatile/dirty')));
+});
+
+test('after the host has failed to write back, every sync of a volatile mount fails', { skip }, async (t) => {
+  const world = makeWorld(t);
+  // A disk on a tmpfs that is too small for it: what it has no room for is lost at writeback.
+  const small = scratch('tmpfs', '8m');
+  t.after(() => small.dispose());
+  const image = path.join(small.dir, 'image');
+  const disk = path.join(small.dir, 'disk');
+  fs.writeFileSync(image, '');
+  fs.truncateSync(image, 64 << 20);
+  fs.mkdirSync(disk);
+  // Without a journal, whose loss would make the whole filesystem read-only.
+  const made = await run('mkfs.ext4', ['-q', '-O', '^has_journal', image]);
+  if (made.status !== 0) return t.skip(`no filesystem can be made: ${made.stderr}`);
+  const registration = registerMount(disk);
+  const mounted = await run('mount', ['-o', 'loop', image, disk]);
+  t.after(() => {
+    forceUnmount(disk);
+    registration.release();
+  });
+  if (mounted.status !== 0) return t.skip(`no loop device: ${mounted.stderr}`);
+  const upper = path.join(disk, 'upper');
+  fs.mkdirSync(upper);
+  world.branches = [`${upper}=rw`, `${world.lower}=ro`];
+  world.mountOptions = ['volatile'];
+  await world.mount('palimpsest');
+  const c = world.caller;
+  const lost = await c.do('open', `${world.root}/lost`, O_RDWR | O_CREAT, 0o644);
+  const other = await c.do('open', `${world.root}/other`, O_RDWR | O_CREAT, 0o644);
+  for (let mib = 0; mib < 16; mib++) await c.do('write', lost, 'x'.repeat(1 << 20));
+  await c.do('fsync', lost);
+  await run('sync', ['-f', disk]);
+  await c.do('fsync', other);
+  for (const fd of [lost, lost, other]) await assert.rejects(c.do('fsync', fd), /EIO/);
+  for (const fd of [lost, other]) await c.do('close', fd);
+  await world.unmount();
 });

@@ -1,6 +1,6 @@
 /**
  * Data of open files: pread, pwrite, preadv2, ftruncate, fallocate, lseek, copy_file_range, FICLONE,
- * fsync, fdatasync, syncfs.
+ * fsync, fdatasync, syncfs, sync_file_range.
  *
  * Memory is given as an address (memory.ts, addressOf); it must stay reachable during the call. The
  * functions named `...Wait` are tasks for calls that may take long (host-call.ts).
@@ -14,6 +14,7 @@ import { libc, outcome } from './native.ts';
 export const RWF_NOWAIT = 0x08;
 
 const FICLONE = 0x4004_9409;
+const SYNC_FILE_RANGE_WAIT_BEFORE = 1;
 
 const preadCall = libc('int64_t pread(int fd, uintptr_t buffer, size_t length, int64_t position)');
 const pwriteCall = libc(
@@ -34,6 +35,9 @@ const copyFileRangeCall = libc(
 const fsyncCall = libc('int fsync(int fd)');
 const fdatasyncCall = libc('int fdatasync(int fd)');
 const syncfsCall = libc('int syncfs(int fd)');
+const syncFileRangeCall = libc(
+  'int sync_file_range(int fd, int64_t position, int64_t length, uint32_t flags)',
+);
 const ioctlNumberCall = libc('int ioctl(int fd, uint64_t request, int64_t argument)');
 
 /** struct iovec: address, length. */
@@ -163,3 +167,8 @@ export const tryFsync = (fd: number): number => outcome(fsyncCall(fd));
 
 /** fdatasync(2) on the spot. 0 or -errno. */
 export const tryFdatasync = (fd: number): number => outcome(fdatasyncCall(fd));
+
+/** sync_file_range(2), which only waits for what is being written already. 0, or -errno of a failed write. */
+export function tryWaitForRange(fd: number, position: number, length: number): number {
+  return outcome(syncFileRangeCall(fd, position, length, SYNC_FILE_RANGE_WAIT_BEFORE));
+}

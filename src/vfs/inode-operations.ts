@@ -160,6 +160,9 @@ export interface Inode {
   /** Data and metadata (`dataOnly`: what reading the data back needs) are on stable storage. Directories too. */
   fsync(dataOnly: boolean): Task<void>;
 
+  /** Writing its data to storage has failed since this was last asked. Nothing is written for the answer. */
+  writebackFailed?(): Task<boolean>;
+
   /** fallocate(2) modes. Errors: EINVAL; EOPNOTSUPP a mode that is not known; EFBIG; ENOSPC. */
   fallocate?(mode: number, position: number, length: number): Task<void>;
 

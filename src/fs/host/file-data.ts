@@ -25,6 +25,7 @@ import {
   tryPread,
   tryPreadNowait,
   tryPwrite,
+  tryWaitForRange,
 } from '../../sys/io.ts';
 import { addressOf } from '../../sys/memory.ts';
 import { orFail } from '../../sys/native.ts';
@@ -116,6 +117,15 @@ export function* syncFile(inode: HostInode, dataOnly: boolean): Task<void> {
   else result = yield* whileHeld(inode, dataOnly ? fdatasyncWait(fd) : fsyncWait(fd));
   syncs.took(monotonicNs() - start);
   orFail(result);
+}
+
+/**
+ * The file's error record is looked at when a range is waited for, and a range beyond its end has no
+ * page to wait for. A descriptor opened after the error still sees it, if nobody has yet.
+ */
+export function hasWritebackError(inode: HostInode): boolean {
+  const result = tryWaitForRange(dataFd(inode, FdAccess.Read), Number.MAX_SAFE_INTEGER, 1);
+  return result === -Errno.EIO || result === -Errno.ENOSPC || result === -Errno.EDQUOT;
 }
 
 function* syncDirectory(inode: HostInode): Task<void> {

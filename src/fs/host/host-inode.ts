@@ -54,6 +54,7 @@ import { Descriptor, FdAccess, FIRST_FREE_FLAG } from './descriptor-cache.ts';
 import {
   copyFile,
   fallocateFile,
+  hasWritebackError,
   openListing,
   readFile,
   seekFile,
@@ -320,6 +321,10 @@ export class HostInode extends Descriptor implements Inode {
 
   fsync(dataOnly: boolean): Task<void> {
     return syncFile(this, dataOnly);
+  }
+
+  *writebackFailed(): Task<boolean> {
+    return this.type === S_IFREG && hasWritebackError(this);
   }
 
   *fallocate(mode: number, position: number, length: number): Task<void> {

@@ -7,6 +7,7 @@ import type { Inode, IoBuffer } from '../../vfs/inode-operations.ts';
 import { copyUp } from './copy-up.ts';
 import { asUnionInode } from './inode.ts';
 import type { UnionInode } from './inode.ts';
+import { syncVolatile } from './volatile.ts';
 
 export function* write(inode: UnionInode, buffer: IoBuffer, position: number): Task<number> {
   if (!inode.branch.writable || inode.data !== undefined || inode.dataMissing) yield* copyUp(inode, 'data');
@@ -15,8 +16,8 @@ export function* write(inode: UnionInode, buffer: IoBuffer, position: number): T
 
 /** A file that is not on a writable branch has nothing to be made durable. */
 export function* fsync(inode: UnionInode, dataOnly: boolean): Task<void> {
-  if (!inode.branch.writable || inode.fs.options.volatile) return;
-  yield* inode.real.fsync(dataOnly);
+  if (inode.fs.options.volatile) yield* syncVolatile(inode);
+  else if (inode.branch.writable) yield* inode.real.fsync(dataOnly);
 }
 
 export function* fallocate(inode: UnionInode, mode: number, position: number, length: number): Task<void> {

@@ -9,7 +9,7 @@ import { Errno } from '../../abi/errno.ts';
 import { S_IFDIR } from '../../abi/mode.ts';
 import type { StatFs } from '../../abi/stat.ts';
 import { assert } from '../../lib/assert.ts';
-import { FsError } from '../../kernel/error.ts';
+import { FsError, fail } from '../../kernel/error.ts';
 import type { Task } from '../../kernel/task.ts';
 import type { FileSystem, Inode, Name } from '../../vfs/inode-operations.ts';
 import { Branch, openWork, probeXattr } from './branch.ts';
@@ -38,6 +38,8 @@ export class UnionFs implements FileSystem {
   /** Every known object by its number (U5). */
   readonly inodes = new Map<number, UnionInode>();
   readonly beneath: BeneathWatch;
+  /** Volatile: some data has not reached its branch, so no sync succeeds any more (volatile.ts, V3). */
+  writebackFailed = false;
   /** Counters, for `status`. */
   readonly counters = { copyUps: 0, copyUpBytes: 0, metadataCopyUps: 0, whiteouts: 0 };
 
@@ -69,6 +71,7 @@ export class UnionFs implements FileSystem {
   }
 
   *syncfs(): Task<void> {
+    if (this.writebackFailed) fail(Errno.EIO);
     if (this.options.volatile) return;
     const done = new Set<FileSystem>();
     for (const branch of this.branches) {

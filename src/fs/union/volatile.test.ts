@@ -5,9 +5,9 @@ import path from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { Errno } from '../../abi/errno.ts';
 import { errnoOf } from '../../kernel/error.ts';
-import { runSync } from '../../kernel/task.ts';
+import { runSync, taskOf } from '../../kernel/task.ts';
 import { bytesOf } from '../../lib/latin1.ts';
-import type { Name } from '../../vfs/inode-operations.ts';
+import type { Inode, Name } from '../../vfs/inode-operations.ts';
 import { openHostFs } from '../host/host-fs.ts';
 import { openUnion } from './union.ts';
 import type { UnionFs } from './union.ts';
@@ -39,9 +39,10 @@ class World {
   }
 }
 
-const write = (union: UnionFs, text: string): void => {
+const write = (union: UnionFs, text: string): Inode => {
   const inode = runSync(union.root.lookup('f' as Name))!;
   runSync(inode.write({ bytes: bytesOf(text), offset: 0, length: text.length }, 0));
+  return inode;
 };
 
 test('a branch that was volatile is refused until the mark is removed, however it was left', { skip }, (t) => {
@@ -71,4 +72,36 @@ test('a feature of overlayfs that is not known is refused too, and stays', { ski
   fs.mkdirSync(feature, { recursive: true });
   assert.throws(() => world.open(false), /EINVAL: branch UPPER .* not known here: .*incompat\/future$/);
   assert.ok(fs.existsSync(feature));
+});
+
+test('nothing is synced, and after a failure to write back no sync succeeds any more', { skip }, (t) => {
+  const world = new World(t);
+  const union = world.open(true);
+  const file = write(union, 'x') as Inode & { real: Inode };
+  const { fs: upper } = file.real;
+  let failed = false;
+  Object.assign(file.real, {
+    fsync: () => assert.fail('a volatile file was synced'),
+    writebackFailed: () => taskOf(failed),
+  });
+  Object.assign(upper, { syncfs: () => assert.fail('a volatile branch was synced') });
+  runSync(file.fsync(false));
+  runSync(union.root.fsync(false));
+  runSync(union.syncfs());
+  failed = true;
+  const eio = (error: unknown): boolean => errnoOf(error) === Errno.EIO;
+  assert.throws(() => runSync(file.fsync(true)), eio);
+  failed = false;
+  assert.throws(() => runSync(file.fsync(true)), eio, 'it is not forgotten');
+  assert.throws(() => runSync(union.root.fsync(false)), eio, 'nor for others');
+  assert.throws(() => runSync(union.syncfs()), eio);
+  runSync(union.unmount());
+});
+
+test('a file of a host says that nothing has failed', { skip }, (t) => {
+  const world = new World(t);
+  const union = world.open(true);
+  const file = write(union, 'x') as Inode & { real: Inode };
+  assert.equal(runSync(file.real.writebackFailed!()), false);
+  runSync(union.unmount());
 });

@@ -6,15 +6,20 @@
  *     A commit or discard that unmounts a union and mounts it again goes on with the mark it finds.
  * V2. A branch whose `work/incompat` holds anything is not mounted: by overlayfs's rule those are the
  *     features that a mount must know before it may empty `work/`.
- * cf. ovl_create_volatile_dirty, ovl_workdir_cleanup in fs/overlayfs
+ * V3. fsync succeeds and does nothing, until the host has failed to write back data of a file that is
+ *     synced. From then on every sync of the union fails: it is too late for that file to be whole.
+ * Left out of V3: a failure for a file that nobody syncs. The kernel looks at the filesystem's own record
+ * of errors, which syncfs(2) alone tells, and that would write everything.
+ * cf. ovl_create_volatile_dirty, ovl_workdir_cleanup, ovl_sync_status in fs/overlayfs
  */
 import { Errno } from '../../abi/errno.ts';
 import { S_IFDIR } from '../../abi/mode.ts';
-import { FsError } from '../../kernel/error.ts';
+import { FsError, fail } from '../../kernel/error.ts';
 import type { Task } from '../../kernel/task.ts';
 import type { Inode, Name } from '../../vfs/inode-operations.ts';
 import { INCOMPAT, ROOT_CRED } from './branch.ts';
 import type { BranchSpec } from './branch.ts';
+import type { UnionInode } from './inode.ts';
 import type { UnionFs } from './union.ts';
 
 const VOLATILE = 'volatile' as Name;
@@ -64,4 +69,13 @@ function refusal(feature: string, label: string, path: string): string {
   return `branch ${label} was mounted volatile, and a crash since then may have left anything on it. `
     + 'Throw it and its work directory away; or, if you know that the system has not crashed, '
     + `remove ${path} and mount again`;
+}
+
+/** V3. Errors: EIO. */
+export function* syncVolatile(inode: UnionInode): Task<void> {
+  const { fs, real } = inode;
+  if (inode.branch.writable && real.writebackFailed !== undefined && (yield* real.writebackFailed())) {
+    fs.writebackFailed = true;
+  }
+  if (fs.writebackFailed) fail(Errno.EIO);
 }
