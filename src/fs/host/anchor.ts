@@ -59,9 +59,10 @@ export function statInode(inode: HostInode): void {
 
 /** A descriptor for the data, in the cache (D1). Errors: EISDIR, EINVAL not a file; EROFS; EACCES. */
 export function dataFd(inode: HostInode, access: FdAccess): number {
-  if (inode.fd >= 0 && inode.access >= access) {
-    inode.fs.process.descriptors.touch(inode);
-    return inode.fd;
+  const { opened } = inode;
+  if (opened !== undefined && opened.fd >= 0 && opened.access >= access) {
+    inode.fs.process.descriptors.touch(opened);
+    return opened.fd;
   }
   if (inode.type !== S_IFREG) fail(inode.type === S_IFDIR ? Errno.EISDIR : Errno.EINVAL);
   return openData(inode, access);
@@ -110,14 +111,12 @@ function openAs(inode: HostInode, flags: number): number {
 
 /** Into its slot; if a lesser descriptor is there, under that one's number, which calls may hold. */
 function install(inode: HostInode, fd: number, access: FdAccess): number {
-  if (inode.fd >= 0) {
-    dup3(fd, inode.fd);
-    tryClose(fd);
-  } else {
-    inode.fs.process.descriptors.adopt(inode, fd);
-  }
-  inode.access = access;
-  return inode.fd;
+  if (inode.fd < 0) return inode.adopt(fd, access).fd;
+  const { open } = inode;
+  dup3(fd, open.fd);
+  tryClose(fd);
+  open.access = access;
+  return open.fd;
 }
 
 /**

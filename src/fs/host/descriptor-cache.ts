@@ -30,49 +30,47 @@ export type FdAccess = (typeof FdAccess)[keyof typeof FdAccess];
 
 const PINNED = 4;
 const DROPPED = 8;
-/** A subclass may use bits from here on. */
-export const FIRST_FREE_FLAG = 16;
 
 export class Descriptor {
   /** The open descriptor, or -1. */
   fd = -1;
   /** Calls that wait and need it open. */
   holds = 0;
-  /** FdAccess in the lowest two bits, then what the accessors below say: one field, for there are millions. */
-  protected flags = 0;
+  /** FdAccess in the lowest two bits, then what the accessors below say. */
+  #flags = 0;
   /** Neighbours in the list, while cached. */
   older: Descriptor | undefined = undefined;
   newer: Descriptor | undefined = undefined;
 
   /** What the open descriptor is good for. */
   get access(): FdAccess {
-    return (this.flags & 3) as FdAccess;
+    return (this.#flags & 3) as FdAccess;
   }
   set access(access: FdAccess) {
-    this.flags = (this.flags & ~3) | access;
+    this.#flags = (this.#flags & ~3) | access;
   }
 
   /** The only way to its object: not evicted. */
   get pinned(): boolean {
-    return this.has(PINNED);
+    return this.#has(PINNED);
   }
   set pinned(on: boolean) {
-    this.put(PINNED, on);
+    this.#put(PINNED, on);
   }
 
   /** To be closed at the end of the last hold. */
   get dropped(): boolean {
-    return this.has(DROPPED);
+    return this.#has(DROPPED);
   }
   set dropped(on: boolean) {
-    this.put(DROPPED, on);
+    this.#put(DROPPED, on);
   }
 
-  protected has(flag: number): boolean {
-    return (this.flags & flag) !== 0;
+  #has(flag: number): boolean {
+    return (this.#flags & flag) !== 0;
   }
-  protected put(flag: number, on: boolean): void {
-    this.flags = on ? this.flags | flag : this.flags & ~flag;
+  #put(flag: number, on: boolean): void {
+    this.#flags = on ? this.#flags | flag : this.#flags & ~flag;
   }
 }
 

@@ -75,11 +75,12 @@ function readCached(
 /** Run a wait on its descriptor, which stays open meanwhile. */
 function* whileHeld(inode: HostInode, wait: Task<number>): Task<number> {
   const cache = inode.fs.process.descriptors;
-  cache.hold(inode);
+  const { open } = inode;
+  cache.hold(open);
   try {
     return yield* wait;
   } finally {
-    cache.release(inode);
+    cache.release(open);
   }
 }
 
@@ -175,7 +176,8 @@ export function* copyFile(inode: HostInode, copying: Copying): Task<number> {
   const cache = inode.fs.process.descriptors;
   target.fs.syncs.wrote(length);
   const from = dataFd(inode, FdAccess.Read);
-  cache.hold(inode);
+  const { open } = inode;
+  cache.hold(open);
   try {
     const to = dataFd(target, FdAccess.Write);
     const copy: CopyRange = {
@@ -188,6 +190,6 @@ export function* copyFile(inode: HostInode, copying: Copying): Task<number> {
     if (length <= COPY_ON_THE_SPOT_BYTES) return orFail(tryCopyFileRange(copy));
     return orFail(yield* whileHeld(target, copyFileRangeWait(copy)));
   } finally {
-    cache.release(inode);
+    cache.release(open);
   }
 }

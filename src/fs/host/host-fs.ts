@@ -36,6 +36,7 @@ import { HostChanges } from './changes.ts';
 import { HostDir } from './host-dir.ts';
 import { HostInode } from './host-inode.ts';
 import { hostProcess, type HostProcess } from './host-process.ts';
+import { InodeDescriptor } from './inode-descriptor.ts';
 import { SyncPace } from './sync-pace.ts';
 
 const UUID_BYTES = 16;
@@ -147,9 +148,7 @@ export class HostFs implements FileSystem {
     const type = statxMode() & S_IFMT;
     if (type === S_IFDIR) return this.#detachedDirectory(fd);
     const inode = new HostInode(this, type, statxIno(), undefined);
-    inode.access = FdAccess.Path;
-    this.process.descriptors.adopt(inode, fd);
-    this.process.descriptors.pin(inode);
+    this.process.descriptors.pin(inode.adopt(fd, FdAccess.Path));
     return inode;
   }
 
@@ -165,8 +164,8 @@ export class HostFs implements FileSystem {
   }
 
   #owns(descriptor: Descriptor): boolean {
-    if (descriptor instanceof HostDir) return descriptor.owner === this;
-    return descriptor instanceof HostInode && descriptor.fs === this;
+    const ours = descriptor instanceof HostDir || descriptor instanceof InodeDescriptor;
+    return ours && descriptor.owner === this;
   }
 }
 

@@ -2,7 +2,8 @@
  * An inode of a host filesystem: a location, and a descriptor while there is one.
  *
  * I1. A directory's location and descriptor are its HostDir's, shared by all inodes that mean it. Any
- *     other inode has a location (dir, name) of its own, and a descriptor in the cache or pinned.
+ *     other inode has a location (dir, name) of its own, and once it was opened a descriptor in the
+ *     cache or pinned.
  * I2. Lookup gives a new object each time: one HostInode, one `forget`. Two objects may mean one file;
  *     an unlink or rename through one is not told to the other (whose location is then ENOENT).
  * I3. Every name is resolved one component at a time from a descriptor, never following a symlink:
@@ -10,6 +11,8 @@
  * I4. Nothing is kept of what the host knows but: the type, the inode number as last seen, and
  *     S_ISGID of directories. Changes made beneath are seen at the next call; a location that is gone
  *     answers ENOENT or ESTALE.
+ * I5. An inode that was only looked up is this object and its name: a million are known at a time, so
+ *     what few of them need is in an InodeDescriptor.
  */
 // Host calls on names never wait here, but the contract makes them tasks.
 /* oxlint-disable require-yield */
@@ -17,6 +20,7 @@ import { Errno } from '../../abi/errno.ts';
 import { S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, S_ISGID } from '../../abi/mode.ts';
 import type { Stat } from '../../abi/stat.ts';
 import { errnoOf, fail } from '../../kernel/error.ts';
+import { assert } from '../../lib/assert.ts';
 import type { Task } from '../../kernel/task.ts';
 import { tryNameToHandle } from '../../sys/file-handle.ts';
 import { getdents64 } from '../../sys/getdents.ts';
@@ -50,7 +54,7 @@ import {
   makeTmpfile,
   type Making,
 } from './create.ts';
-import { Descriptor, FdAccess, FIRST_FREE_FLAG } from './descriptor-cache.ts';
+import { FdAccess } from './descriptor-cache.ts';
 import {
   copyFile,
   fallocateFile,
@@ -65,6 +69,7 @@ import { fileIoctl } from './file-ioctl.ts';
 import { type HostDir, UNKNOWN_INO } from './host-dir.ts';
 import type { HostFs } from './host-fs.ts';
 import { isLackOfSpace } from './host-process.ts';
+import { InodeDescriptor } from './inode-descriptor.ts';
 import { checkName } from './names.ts';
 import {
   checkRenameFlags,
@@ -83,30 +88,83 @@ export interface Found {
   readonly stat: Stat;
 }
 
-const FORGOTTEN = FIRST_FREE_FLAG;
+/** In the bits beside the type. */
+const FORGOTTEN = 1;
 
-export class HostInode extends Descriptor implements Inode {
+export class HostInode implements Inode {
   readonly fs: HostFs;
-  readonly type: number;
   declare doorNode?: number;
 
-  /** Directories: the place it is. */
-  readonly self: HostDir | undefined;
-  /** Others: where it is; undefined once it has no name that we know. */
-  dir: HostDir | undefined = undefined;
+  /** The type, which is the S_IFMT bits, and FORGOTTEN. */
+  #bits: number;
+  /** Directories: the place it is. Others: the one it is in, if it has a name that we know. */
+  #place: HostDir | undefined;
+  /** In `dir`. */
   name = '';
-  /** Further names, not all still true (namespace.ts, L1). */
-  others: Location[] | undefined = undefined;
   /** As last seen. */
   ino: number;
+  /** Once it was opened. */
+  opened: InodeDescriptor | undefined = undefined;
 
   /** `self` comes with a user counted for this inode. */
   constructor(fs: HostFs, type: number, ino: number, self: HostDir | undefined) {
-    super();
     this.fs = fs;
-    this.type = type;
+    this.#bits = type;
+    this.#place = self;
     this.ino = ino;
-    this.self = self;
+  }
+
+  get type(): number {
+    return this.#bits & S_IFMT;
+  }
+
+  /** Directories: the place it is. */
+  get self(): HostDir | undefined {
+    return this.type === S_IFDIR ? this.#place : undefined;
+  }
+
+  /** Others: where it is; undefined once it has no name that we know. */
+  get dir(): HostDir | undefined {
+    return this.type === S_IFDIR ? undefined : this.#place;
+  }
+  set dir(dir: HostDir | undefined) {
+    assert(this.type !== S_IFDIR, 'a directory is its own place');
+    this.#place = dir;
+  }
+
+  /** Further names. */
+  get others(): Location[] | undefined {
+    return this.opened?.others;
+  }
+  set others(others: Location[] | undefined) {
+    (this.opened ??= new InodeDescriptor(this.fs)).others = others;
+  }
+
+  /** The open descriptor of what is no directory, or -1. */
+  get fd(): number {
+    return this.opened === undefined ? -1 : this.opened.fd;
+  }
+  /** What it is good for. */
+  get access(): FdAccess {
+    return this.opened === undefined ? FdAccess.Path : this.opened.access;
+  }
+  /** It is the only way to the object. */
+  get pinned(): boolean {
+    return this.opened?.pinned ?? false;
+  }
+
+  /** Take a just opened descriptor in, and cache it. */
+  adopt(fd: number, access: FdAccess): InodeDescriptor {
+    const opened = (this.opened ??= new InodeDescriptor(this.fs));
+    this.fs.process.descriptors.adopt(opened, fd);
+    opened.access = access;
+    return opened;
+  }
+
+  /** The descriptor of an inode that has one open. */
+  get open(): InodeDescriptor {
+    assert(this.opened !== undefined && this.opened.fd >= 0, 'an inode without a descriptor');
+    return this.opened;
   }
 
   get parentIno(): number | undefined {
@@ -116,8 +174,9 @@ export class HostInode extends Descriptor implements Inode {
 
   /** Errors: ENOTDIR. */
   directory(): HostDir {
-    if (this.self === undefined) fail(Errno.ENOTDIR);
-    return this.self;
+    const { self } = this;
+    if (self === undefined) fail(Errno.ENOTDIR);
+    return self;
   }
 
   *getattr(): Task<Stat> {
@@ -129,9 +188,10 @@ export class HostInode extends Descriptor implements Inode {
 
   #learn(stat: Stat): void {
     this.ino = stat.ino;
-    if (this.self === undefined) return;
-    this.self.ino = stat.ino;
-    this.self.setgid = (stat.mode & S_ISGID) !== 0;
+    const { self } = this;
+    if (self === undefined) return;
+    self.ino = stat.ino;
+    self.setgid = (stat.mode & S_ISGID) !== 0;
   }
 
   *setattr(changes: SetAttr): Task<void> {
@@ -179,8 +239,9 @@ export class HostInode extends Descriptor implements Inode {
   /** The inode of a name here that is no directory. */
   #childAt(name: Name, type: number, ino: number): HostInode {
     const inode = new HostInode(this.fs, type, ino, undefined);
-    inode.dir = this.directory();
-    inode.dir.retain();
+    const dir = this.directory();
+    dir.retain();
+    inode.dir = dir;
     inode.name = name;
     return inode;
   }
@@ -198,8 +259,7 @@ export class HostInode extends Descriptor implements Inode {
     const making = this.#making(name, cred);
     const fd = making.process.withSpace(() => makeFile(making, name, mode));
     const inode = this.#childAt(name, S_IFREG, UNKNOWN_INO);
-    inode.access = FdAccess.Write;
-    this.fs.process.descriptors.adopt(inode, fd);
+    inode.adopt(fd, FdAccess.Write);
     return inode;
   }
 
@@ -209,9 +269,7 @@ export class HostInode extends Descriptor implements Inode {
     const making = { process: this.fs.process, dir, cred };
     const fd = making.process.withSpace(() => makeTmpfile(making, mode));
     const inode = new HostInode(this.fs, S_IFREG, UNKNOWN_INO, undefined);
-    inode.access = FdAccess.Write;
-    this.fs.process.descriptors.adopt(inode, fd);
-    this.fs.process.descriptors.pin(inode);
+    this.fs.process.descriptors.pin(inode.adopt(fd, FdAccess.Write));
     return inode;
   }
 
@@ -399,12 +457,11 @@ export class HostInode extends Descriptor implements Inode {
   }
 
   forget(): void {
-    if (this.has(FORGOTTEN)) return;
-    this.put(FORGOTTEN, true);
-    this.fs.process.descriptors.drop(this);
-    this.self?.releaseUser();
-    this.dir?.releaseUser();
-    this.dir = undefined;
+    if ((this.#bits & FORGOTTEN) !== 0) return;
+    this.#bits |= FORGOTTEN;
+    if (this.opened !== undefined) this.fs.process.descriptors.drop(this.opened);
+    this.#place?.releaseUser();
+    if (this.type !== S_IFDIR) this.#place = undefined;
     for (const known of this.others?.splice(0) ?? []) known.dir.releaseUser();
   }
 }

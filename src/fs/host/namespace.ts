@@ -66,8 +66,10 @@ function addLocation(inode: HostInode, dir: HostDir, name: string): void {
     place(inode, dir, name);
     // An O_PATH descriptor is of no further use now, one with data is cached.
     const cache = inode.fs.process.descriptors;
-    if (inode.access === FdAccess.Path) cache.drop(inode);
-    else cache.unpin(inode);
+    const { opened } = inode;
+    if (opened === undefined) return;
+    if (opened.access === FdAccess.Path) cache.drop(opened);
+    else cache.unpin(opened);
     return;
   }
   const others = (inode.others ??= []);
@@ -115,7 +117,7 @@ function loseName(inode: HostInode, dir: HostDir, name: string): void {
   if (inode.fd >= 0 && moveToOtherName(inode)) return;
   inode.dir = undefined;
   inode.name = '';
-  if (inode.fd >= 0) inode.fs.process.descriptors.pin(inode);
+  if (inode.fd >= 0) inode.fs.process.descriptors.pin(inode.open);
   dir.releaseUser();
 }
 
@@ -135,7 +137,7 @@ function moveToOtherName(inode: HostInode): boolean {
     if (leads) place(inode, known.dir, known.name);
     known.dir.releaseUser();
     if (!leads) continue;
-    if (inode.access === FdAccess.Path) inode.fs.process.descriptors.drop(inode);
+    if (inode.access === FdAccess.Path) inode.fs.process.descriptors.drop(inode.open);
     return true;
   }
 }
@@ -146,11 +148,12 @@ function leadsTo(known: Location, inode: HostInode): boolean {
   const device = statxDevice();
   // Held: reaching the other directory may open descriptors.
   const cache = inode.fs.process.descriptors;
-  cache.hold(inode);
+  const { open } = inode;
+  cache.hold(open);
   try {
     if (tryStatx(known.dir.descriptor(), known.name) < 0) return false;
   } finally {
-    cache.release(inode);
+    cache.release(open);
   }
   return statxIno() === ino && statxDevice() === device;
 }
@@ -179,7 +182,7 @@ export function renameInode(rename: Rename): void {
   const replaces = replaced !== undefined && !exchange;
   // Two names of one inode: the host does nothing, and nothing is to be told.
   const nothing = replaces && isSameInode(source, replaced);
-  const pin = replaces && openForPin(replaced) ? (replaced.self ?? replaced) : undefined;
+  const pin = replaces && openForPin(replaced) ? (replaced.self ?? replaced.open) : undefined;
   if (pin !== undefined) dir.cache.hold(pin);
   try {
     withBoth(dir, newDir, (from, to) => orFail(tryRenameat2(from, name, to, newName, flags)));
