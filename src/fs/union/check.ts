@@ -18,8 +18,8 @@ import { readdir } from './readdir.ts';
 import type { UnionFs } from './union.ts';
 
 export function* checkUnion(fs: UnionFs): Task<void> {
-  for (const [ino, inode] of [...fs.inodes]) {
-    assert(inode.ino === ino, `${pathOf(inode)}: number ${inode.ino} is entered as ${ino}`);
+  fs.inodes.check();
+  for (const inode of [...fs.inodes.values()]) {
     checkNames(inode);
     checkLayers(inode);
     yield* checkFacts(inode);

@@ -52,7 +52,7 @@ function* createEntry(dir: UnionInode, name: Name, make: Make, directory: boolea
   const number = dir.fs.numbers.of(branch.numberSpace, stat.ino);
   const ino = dir.fs.inodes.has(number) ? dir.fs.numbers.fresh() : number;
   const made = new UnionInode(dir.fs, ino, branch, inode, dir, name);
-  dir.fs.inodes.set(ino, made);
+  dir.fs.inodes.set(made);
   dir.fs.attach(dir, name, made);
   made.heldByDoor = true;
   made.hasOrigin = false;
@@ -259,7 +259,7 @@ export function* tmpfile(dir: UnionInode, mode: number, cred: Cred): Task<UnionI
     made.orphan = true;
     made.hasOrigin = false;
     made.heldByDoor = true;
-    dir.fs.inodes.set(number, made);
+    dir.fs.inodes.set(made);
     return made;
   }
   return fail(Errno.EROFS);

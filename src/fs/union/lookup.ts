@@ -274,7 +274,7 @@ function* instantiate(dir: UnionInode, name: Name, found: Found): Task<UnionEntr
   inode.indexName = indexed?.indexName;
   letGo(found, indexed, [real.inode, ...lowers.map((layer) => layer.inode), inode.data?.inode]);
   yield* loadUnionNlink(inode, stat);
-  fs.inodes.set(ino, inode);
+  fs.inodes.set(inode);
   fs.attach(dir, name, inode);
   // An indexed file is not what the name showed: look at it itself.
   if (indexed !== undefined) return { inode, stat: yield* getattr(inode), isUnionStat: true };

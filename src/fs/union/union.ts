@@ -9,6 +9,7 @@ import { Errno } from '../../abi/errno.ts';
 import { S_IFDIR } from '../../abi/mode.ts';
 import type { StatFs } from '../../abi/stat.ts';
 import { assert } from '../../lib/assert.ts';
+import { NumberTable } from '../../lib/number-table.ts';
 import { FsError, fail } from '../../kernel/error.ts';
 import type { Task } from '../../kernel/task.ts';
 import type { FileSystem, Inode, Name } from '../../vfs/inode-operations.ts';
@@ -36,7 +37,7 @@ export class UnionFs implements FileSystem {
   readonly numbers: InodeNumbers;
   readonly root: UnionInode;
   /** Every known object by its number (U5). */
-  readonly inodes = new Map<number, UnionInode>();
+  readonly inodes = new NumberTable<UnionInode>();
   readonly beneath: BeneathWatch;
   /** Volatile: some data has not reached its branch, so no sync succeeds any more (volatile.ts, V3). */
   writebackFailed = false;
@@ -52,7 +53,7 @@ export class UnionFs implements FileSystem {
     this.root = new UnionInode(this, root.ino, top.branch, top.inode, undefined, '' as Name);
     this.root.lowers = lowers;
     this.root.heldByDoor = true;
-    this.inodes.set(root.ino, this.root);
+    this.inodes.set(this.root);
     this.beneath = new BeneathWatch(this);
   }
 
