@@ -10,6 +10,8 @@
  *     meanwhile, with or without the listing cache: its cookie depends on its name, not its place.
  * D2. Cookies 0, 1 and 2 are the start, `.` and `..`; a name's cookie is at least 64 and below 2^52.
  * D3. A listing is immutable. The cache only saves reading a directory again for each chunk of it.
+ *     It keeps columns of bytes, not entries: objects that live for as long as a directory is worked
+ *     through come to lie between the inodes that are made meanwhile, and leave holes there.
  * D4. More than 64 names of equal hash share the last cookie and could be lost between two replies;
  *     the hash is keyed by a number of this mount, so that nobody can make such names on purpose.
  *     Two names of equal hash swap counts when one goes or comes: then D1 is broken for the pair, once
@@ -18,7 +20,8 @@
  * See docs/decisions/0002-readdir-cookies.md. cf. fs/ext4/hash.c
  */
 import { assert } from '../lib/assert.ts';
-import type { DirEntry, Inode } from '../vfs/inode-operations.ts';
+import { latin1Buffer, type Latin1Buffer } from '../sys/memory.ts';
+import type { DirEntry, Inode, Name } from '../vfs/inode-operations.ts';
 import { LISTING_ENTRIES_MAX, LISTINGS_MAX } from './limits.ts';
 
 export const COOKIE_DOT = 1;
@@ -52,9 +55,22 @@ export function keyedNameHash(key0: number, key1: number): NameHash {
 
 /** A directory's entries as of one moment, in the order of their cookies. */
 export interface Listing {
-  readonly entries: readonly DirEntry[];
-  /** Ascending; as long as `entries`. */
+  readonly count: number;
+  /** The names one after the other, and where each ends. */
+  readonly text: Latin1Buffer;
+  readonly ends: Uint32Array;
+  readonly inos: Float64Array;
+  /** DT_ values. */
+  readonly types: Uint8Array;
+  /** Ascending. */
   readonly cookies: Float64Array;
+}
+
+export function entryAt(listing: Listing, index: number): DirEntry {
+  const { text, ends, inos, types } = listing;
+  const start = index === 0 ? 0 : ends[index - 1]!;
+  const name = text.latin1Slice(start, ends[index]!) as Name;
+  return { name, ino: inos[index]!, type: types[index]! };
 }
 
 /** Sort entries by cookie. */
@@ -62,21 +78,31 @@ export function makeListing(entries: DirEntry[], hash: NameHash): Listing {
   const count = entries.length;
   const hashes = new Float64Array(count);
   const order = new Uint32Array(count);
+  let textBytes = 0;
   for (let i = 0; i < count; i++) {
+    textBytes += entries[i]!.name.length;
     hashes[i] = hash(entries[i]!.name);
     order[i] = i;
   }
   order.sort((a, b) => hashes[a]! - hashes[b]! || (entries[a]!.name < entries[b]!.name ? -1 : 1));
   const cookies = new Float64Array(count);
-  const sorted = new Array<DirEntry>(count);
+  const ends = new Uint32Array(count);
+  const text = latin1Buffer(new ArrayBuffer(textBytes));
+  const inos = new Float64Array(count);
+  const types = new Uint8Array(count);
   let equal = 0;
+  let end = 0;
   for (let i = 0; i < count; i++) {
     const from = order[i]!;
-    sorted[i] = entries[from]!;
+    const { name, ino, type } = entries[from]!;
+    for (let at = 0; at < name.length; at++) text[end++] = name.charCodeAt(at);
+    ends[i] = end;
+    inos[i] = ino;
+    types[i] = type;
     equal = i > 0 && hashes[order[i - 1]!] === hashes[from] ? equal + 1 : 0;
     cookies[i] = hashes[from]! * EQUAL_MAX + Math.min(equal, EQUAL_MAX - 1);
   }
-  return { entries: sorted, cookies };
+  return { count, text, ends, inos, types, cookies };
 }
 
 /** The index of the first entry whose cookie is above the given one. */
@@ -109,7 +135,7 @@ export class ListingCache {
   put(dir: Inode, listing: Listing): void {
     this.drop(dir);
     this.#listings.set(dir, listing);
-    this.#entries += listing.entries.length;
+    this.#entries += listing.count;
     for (const oldest of this.#listings.keys()) {
       if (this.#listings.size <= LISTINGS_MAX && this.#entries <= LISTING_ENTRIES_MAX) break;
       this.drop(oldest);
@@ -122,7 +148,7 @@ export class ListingCache {
     const listing = this.#listings.get(dir);
     if (listing === undefined) return;
     this.#listings.delete(dir);
-    this.#entries -= listing.entries.length;
+    this.#entries -= listing.count;
   }
 
   /** Everything has changed. */

@@ -31,7 +31,7 @@ export const INCOHERENT_CACHE_SECONDS = 1;
 
 /** Sorted listings kept, so that a large directory is not read again for each chunk. */
 export const LISTINGS_MAX = 32;
-/** Entries in all of them together: bounds their memory (about 100 bytes an entry). */
+/** Entries in all of them together: bounds their memory (21 bytes an entry and its name). */
 export const LISTING_ENTRIES_MAX = 400_000;
 
 /**

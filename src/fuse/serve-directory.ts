@@ -12,7 +12,14 @@ import type { Task } from '../kernel/task.ts';
 import type { DirEntry, Inode, Name } from '../vfs/inode-operations.ts';
 import { DIRENT, DIRENTPLUS, ENTRY_OUT, READ_IN } from './abi.ts';
 import { putEntry } from './attr.ts';
-import { COOKIE_DOT, COOKIE_DOTDOT, firstAfter, type Listing, makeListing } from './dirstream.ts';
+import {
+  COOKIE_DOT,
+  COOKIE_DOTDOT,
+  entryAt,
+  firstAfter,
+  type Listing,
+  makeListing,
+} from './dirstream.ts';
 import type { Door } from './door.ts';
 import { PLUS_ENTRIES_MAX } from './limits.ts';
 import type { Request } from './request.ts';
@@ -92,11 +99,10 @@ function* putDots(chunk: Chunk, dir: Inode, cookie: number): Task<void> {
 }
 
 function* putEntries(chunk: Chunk, dir: Inode, listing: Listing, first: number): Task<void> {
-  const { entries, cookies } = listing;
-  for (let i = first; i < entries.length; i++) {
-    const entry = entries[i]!;
+  for (let i = first; i < listing.count; i++) {
+    const entry = entryAt(listing, i);
     if (!fits(chunk, entry.name)) return;
-    const cookie = cookies[i]!;
+    const cookie = listing.cookies[i]!;
     if (!chunk.plus || i >= PLUS_ENTRIES_MAX) putEntryAt(chunk, entry, cookie);
     else yield* putEntryPlus(chunk, dir, entry, cookie);
   }
