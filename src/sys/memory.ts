@@ -150,8 +150,10 @@ export class Scratch {
 /**
  * An inode number as a JS number: exact up to 2^53. Of a larger one the eleven bits that do not fit
  * are folded into the others, so that numbers stay different far more often than by cutting.
+ * A small one stays what V8 keeps without a box of its own: the result of a sum of doubles has one.
  */
 export function foldIdentity(low: number, high: number): number {
+  if (high === 0) return low;
   if (high < 0x20_0000) return low + high * 0x1_0000_0000;
   const folded = (high & 0x1f_ffff) ^ (high >>> 21);
   return low + folded * 0x1_0000_0000;

@@ -12,7 +12,8 @@
  *     S_ISGID of directories. Changes made beneath are seen at the next call; a location that is gone
  *     answers ENOENT or ESTALE.
  * I5. An inode that was only looked up is this object and its name: a million are known at a time, so
- *     what few of them need is in an InodeDescriptor.
+ *     what few of them need is in an InodeDescriptor. Its methods are `private` and not `#`: a class
+ *     with `#` methods marks each of its objects, by a field.
  */
 // Host calls on names never wait here, but the contract makes them tasks.
 /* oxlint-disable require-yield */
@@ -182,11 +183,11 @@ export class HostInode implements Inode {
   *getattr(): Task<Stat> {
     statInode(this);
     const stat = statxRecord();
-    this.#learn(stat);
+    this.learn(stat);
     return stat;
   }
 
-  #learn(stat: Stat): void {
+  private learn(stat: Stat): void {
     this.ino = stat.ino;
     const { self } = this;
     if (self === undefined) return;
@@ -207,18 +208,18 @@ export class HostInode implements Inode {
   // -- directories --
 
   *lookup(name: Name): Task<HostInode | undefined> {
-    return this.#find(name) ? this.#found(name) : undefined;
+    return this.find(name) ? this.found(name) : undefined;
   }
 
   /** Lookup and getattr by one call of the host. */
   *lookupWithStat(name: Name): Task<Found | undefined> {
-    if (!this.#find(name)) return undefined;
+    if (!this.find(name)) return undefined;
     const stat = statxRecord();
-    return { inode: this.#found(name), stat };
+    return { inode: this.found(name), stat };
   }
 
   /** statx of a name into scratch; false if there is none. */
-  #find(name: Name): boolean {
+  private find(name: Name): boolean {
     checkName(name);
     const result = tryStatx(this.directory().descriptor(), name);
     if (result < 0 && result !== -Errno.ENOENT) fail(-result);
@@ -226,18 +227,18 @@ export class HostInode implements Inode {
   }
 
   /** The inode of what statx has just found. */
-  #found(name: Name): HostInode {
+  private found(name: Name): HostInode {
     const mode = statxMode();
     const ino = statxIno();
     const type = mode & S_IFMT;
-    if (type !== S_IFDIR) return this.#childAt(name, type, ino);
+    if (type !== S_IFDIR) return this.childAt(name, type, ino);
     const self = this.directory().child(name, ino);
     self.setgid = (mode & S_ISGID) !== 0;
     return new HostInode(this.fs, type, ino, self);
   }
 
   /** The inode of a name here that is no directory. */
-  #childAt(name: Name, type: number, ino: number): HostInode {
+  private childAt(name: Name, type: number, ino: number): HostInode {
     const inode = new HostInode(this.fs, type, ino, undefined);
     const dir = this.directory();
     dir.retain();
@@ -256,9 +257,9 @@ export class HostInode implements Inode {
   }
 
   *create(name: Name, mode: number, cred: Cred): Task<HostInode> {
-    const making = this.#making(name, cred);
+    const making = this.making(name, cred);
     const fd = making.process.withSpace(() => makeFile(making, name, mode));
-    const inode = this.#childAt(name, S_IFREG, UNKNOWN_INO);
+    const inode = this.childAt(name, S_IFREG, UNKNOWN_INO);
     inode.adopt(fd, FdAccess.Write);
     return inode;
   }
@@ -274,7 +275,7 @@ export class HostInode implements Inode {
   }
 
   *mkdir(name: Name, mode: number, cred: Cred): Task<HostInode> {
-    const making = this.#making(name, cred);
+    const making = this.making(name, cred);
     making.process.withSpace(() => makeDirectory(making, name, mode));
     const dir = this.directory();
     dir.cutOffChild(name);
@@ -291,23 +292,23 @@ export class HostInode implements Inode {
     cred: Cred,
   ): Task<HostInode> {
     const device = { major: rdevMajor, minor: rdevMinor };
-    const making = this.#making(name, cred);
+    const making = this.making(name, cred);
     making.process.withSpace(() => makeNode(making, name, mode, device));
     const type = (mode & S_IFMT) === 0 ? S_IFREG : mode & S_IFMT;
-    return this.#childAt(name, type, UNKNOWN_INO);
+    return this.childAt(name, type, UNKNOWN_INO);
   }
 
   *symlink(name: Name, target: string, cred: Cred): Task<HostInode> {
-    const making = this.#making(name, cred);
+    const making = this.making(name, cred);
     making.process.withSpace(() => makeSymlink(making, name, target));
-    return this.#childAt(name, S_IFLNK, UNKNOWN_INO);
+    return this.childAt(name, S_IFLNK, UNKNOWN_INO);
   }
 
   /** The checks before something is made. Errors: ENAMETOOLONG; ENOTDIR; EEXIST; EROFS. */
-  #making(name: Name, cred: Cred): Making {
+  private making(name: Name, cred: Cred): Making {
     checkName(name);
     const dir = this.directory();
-    if (this.fs.readOnly) fail(this.#find(name) ? Errno.EEXIST : Errno.EROFS);
+    if (this.fs.readOnly) fail(this.find(name) ? Errno.EEXIST : Errno.EROFS);
     return { process: this.fs.process, dir, cred };
   }
 
@@ -315,28 +316,28 @@ export class HostInode implements Inode {
     checkName(name);
     const dir = this.directory();
     if (!(target instanceof HostInode) || target.fs !== this.fs) fail(Errno.EXDEV);
-    if (this.fs.readOnly) fail(this.#find(name) ? Errno.EEXIST : Errno.EROFS);
+    if (this.fs.readOnly) fail(this.find(name) ? Errno.EEXIST : Errno.EROFS);
     this.fs.process.withSpace(() => linkInode(dir, name, target));
   }
 
   *unlink(name: Name, victim: Inode): Task<void> {
-    this.#checkRemoval(name);
-    this.fs.process.withSpace(() => unlinkInode(this.directory(), name, this.#own(victim)));
+    this.checkRemoval(name);
+    this.fs.process.withSpace(() => unlinkInode(this.directory(), name, this.own(victim)));
   }
 
   *rmdir(name: Name, victim: Inode): Task<void> {
-    this.#checkRemoval(name);
-    removeDirectory(this.directory(), name, this.#own(victim));
+    this.checkRemoval(name);
+    removeDirectory(this.directory(), name, this.own(victim));
   }
 
-  #checkRemoval(name: Name): void {
+  private checkRemoval(name: Name): void {
     checkName(name);
     this.directory();
-    if (this.fs.readOnly) fail(this.#find(name) ? Errno.EROFS : Errno.ENOENT);
+    if (this.fs.readOnly) fail(this.find(name) ? Errno.EROFS : Errno.ENOENT);
   }
 
   /** Errors: EXDEV it is of another filesystem. */
-  #own(inode: Inode): HostInode {
+  private own(inode: Inode): HostInode {
     if (!(inode instanceof HostInode) || inode.fs !== this.fs) fail(Errno.EXDEV);
     return inode;
   }
@@ -352,16 +353,16 @@ export class HostInode implements Inode {
     checkName(name);
     checkName(newName);
     checkRenameFlags(flags);
-    const to = this.#own(newDir);
+    const to = this.own(newDir);
     const dir = this.directory();
-    if (this.fs.readOnly) fail(this.#find(name) ? Errno.EROFS : Errno.ENOENT);
+    if (this.fs.readOnly) fail(this.find(name) ? Errno.EROFS : Errno.ENOENT);
     const rename: Rename = {
       dir,
       name,
-      source: this.#own(source),
+      source: this.own(source),
       newDir: to.directory(),
       newName,
-      replaced: replaced === undefined ? undefined : this.#own(replaced),
+      replaced: replaced === undefined ? undefined : this.own(replaced),
       flags,
     };
     this.fs.process.withSpace(() => renameInode(rename));

@@ -16,6 +16,8 @@ export class InodeNumbers {
   #freshCount = 0;
 
   of(numberSpace: number, ino: number): number {
+    // The usual case, without arithmetic: its result would be a double, boxed in every inode.
+    if (numberSpace === 0 && ino < SPACE) return ino;
     if (ino < SPACE && numberSpace < OVERFLOW_SPACE) return numberSpace * SPACE + ino;
     const key = `${numberSpace}:${ino}`;
     let number = this.#overflow.get(key);

@@ -90,14 +90,15 @@ export class UnionInode implements Inode {
     return this.real.type;
   }
 
-  #is(flag: number): boolean {
+  // `private` and not `#`: a class with `#` methods marks each of its objects, by a field.
+  private is(flag: number): boolean {
     return (this.#flags & flag) !== 0;
   }
-  #set(flag: number, on: boolean): void {
+  private set(flag: number, on: boolean): void {
     this.#flags = on ? this.#flags | flag : this.#flags & ~flag;
   }
   /** Where to write a value that is not the default. */
-  get #state(): RareState {
+  private get state(): RareState {
     return (this.#rare ??= new RareState());
   }
 
@@ -105,102 +106,102 @@ export class UnionInode implements Inode {
     return this.#rare?.lowers;
   }
   set lowers(layers: Layer[] | undefined) {
-    this.#state.lowers = layers;
+    this.state.lowers = layers;
   }
   get data(): Layer | undefined {
     return this.#rare?.data;
   }
   set data(value: Layer | undefined) {
-    if (value !== undefined || this.#rare !== undefined) this.#state.data = value;
+    if (value !== undefined || this.#rare !== undefined) this.state.data = value;
   }
   get aliases(): Alias[] | undefined {
     return this.#rare?.aliases;
   }
   set aliases(value: Alias[] | undefined) {
-    if (value !== undefined || this.#rare !== undefined) this.#state.aliases = value;
+    if (value !== undefined || this.#rare !== undefined) this.state.aliases = value;
   }
   get orphan(): boolean {
-    return this.#is(ORPHAN);
+    return this.is(ORPHAN);
   }
   set orphan(on: boolean) {
-    this.#set(ORPHAN, on);
+    this.set(ORPHAN, on);
   }
   /** Some layer beneath is found under another path than the union's: see copy-up.ts. */
   get redirected(): boolean {
     return this.#rare?.redirected ?? false;
   }
   set redirected(on: boolean) {
-    if (on || this.#rare !== undefined) this.#state.redirected = on;
+    if (on || this.#rare !== undefined) this.state.redirected = on;
   }
   /** Value of the redirect xattr on `real`, if it has one. */
   get redirect(): string | undefined {
     return this.#rare?.redirect;
   }
   set redirect(value: string | undefined) {
-    if (value !== undefined || this.#rare !== undefined) this.#state.redirect = value;
+    if (value !== undefined || this.#rare !== undefined) this.state.redirect = value;
   }
   /** Names of an indexed file in the union; undefined where the real count is right. */
   get unionNlink(): number | undefined {
     return this.#rare?.unionNlink;
   }
   set unionNlink(value: number | undefined) {
-    if (value !== undefined || this.#rare !== undefined) this.#state.unionNlink = value;
+    if (value !== undefined || this.#rare !== undefined) this.state.unionNlink = value;
   }
   /** Name in the hard-link index, if it is there. */
   get indexName(): Name | undefined {
     return this.#rare?.indexName;
   }
   set indexName(value: Name | undefined) {
-    if (value !== undefined || this.#rare !== undefined) this.#state.indexName = value;
+    if (value !== undefined || this.#rare !== undefined) this.state.indexName = value;
   }
   /** Subdirectories of a merged directory, counted when first asked. */
   get subdirectories(): number | undefined {
     return this.#rare?.subdirectories;
   }
   set subdirectories(value: number | undefined) {
-    if (value !== undefined || this.#rare !== undefined) this.#state.subdirectories = value;
+    if (value !== undefined || this.#rare !== undefined) this.state.subdirectories = value;
   }
   /** `real` carries an origin: unknown until asked. */
   get hasOrigin(): boolean | undefined {
-    return this.#is(ORIGIN_KNOWN) ? this.#is(HAS_ORIGIN) : undefined;
+    return this.is(ORIGIN_KNOWN) ? this.is(HAS_ORIGIN) : undefined;
   }
   set hasOrigin(has: boolean | undefined) {
-    this.#set(ORIGIN_KNOWN, has !== undefined);
-    this.#set(HAS_ORIGIN, has === true);
+    this.set(ORIGIN_KNOWN, has !== undefined);
+    this.set(HAS_ORIGIN, has === true);
   }
   /** Known entries. Guarded by no lock: changed only between waits. */
   get children(): Map<Name, UnionInode> | undefined {
     return this.#rare?.children;
   }
   set children(value: Map<Name, UnionInode> | undefined) {
-    if (value !== undefined || this.#rare !== undefined) this.#state.children = value;
+    if (value !== undefined || this.#rare !== undefined) this.state.children = value;
   }
   /** How many entries of `children` there are: they keep it alive. */
   get childCount(): number {
     return this.#rare?.childCount ?? 0;
   }
   set childCount(count: number) {
-    this.#state.childCount = count;
+    this.state.childCount = count;
   }
   get heldByDoor(): boolean {
-    return this.#is(HELD_BY_DOOR);
+    return this.is(HELD_BY_DOOR);
   }
   set heldByDoor(on: boolean) {
-    this.#set(HELD_BY_DOOR, on);
+    this.set(HELD_BY_DOOR, on);
   }
   /** Its read-only layers are watched (beneath.ts). */
   get watched(): boolean {
     return this.#rare?.watched ?? false;
   }
   set watched(on: boolean) {
-    if (on || this.#rare !== undefined) this.#state.watched = on;
+    if (on || this.#rare !== undefined) this.state.watched = on;
   }
   /** Replaced by another inode because it changed beneath (beneath.ts, H2). */
   get disowned(): boolean {
-    return this.#is(DISOWNED);
+    return this.is(DISOWNED);
   }
   set disowned(on: boolean) {
-    this.#set(DISOWNED, on);
+    this.set(DISOWNED, on);
   }
 
   get isDirectory(): boolean {
@@ -212,7 +213,7 @@ export class UnionInode implements Inode {
   }
 
   get copyUpLock(): Mutex {
-    return (this.#state.copyUpLock ??= new Mutex(COPY_UP_LOCK));
+    return (this.state.copyUpLock ??= new Mutex(COPY_UP_LOCK));
   }
 
   /** Without making the lock: most objects are never copied up. */
@@ -225,7 +226,7 @@ export class UnionInode implements Inode {
     return this.#rare?.dataMissing ?? false;
   }
   set dataMissing(on: boolean) {
-    if (on || this.#rare !== undefined) this.#state.dataMissing = on;
+    if (on || this.#rare !== undefined) this.state.dataMissing = on;
   }
 
   /** Where the bytes of a regular file are now. Errors: EIO they are nowhere. */
