@@ -73,6 +73,23 @@ describe('IdleWait', () => {
     assert.equal(machine.slept, slept + 5);
   });
 
+  test('sleeps no longer than it may', () => {
+    const slept: number[] = [];
+    let us = 0;
+    const silent = new IdleWait(
+      { wait: (timeoutMs) => (timeoutMs === 0 ? 0 : slept.push(timeoutMs) - slept.length) },
+      undefined,
+      {
+        now: () => (us += 10_000) * 1000,
+        yieldProcessor: () => undefined,
+        load: { crowded: false },
+      },
+    );
+    assert.equal(silent.wait(1000), 0);
+    assert.equal(silent.wait(), 0);
+    assert.deepEqual(slept, [1000, -1]);
+  });
+
   test('what a signal interrupts says that nothing is ready', () => {
     const interrupted = new IdleWait(
       { wait: () => 0 },

@@ -55,8 +55,8 @@ export class IdleWait {
     return this.#lookUs;
   }
 
-  /** Until something is ready: how many, or 0 after a signal. */
-  wait(): number {
+  /** Until something is ready: how many, or 0 after a signal or `sleepMs` of sleep (-1: no end). */
+  wait(sleepMs = -1): number {
     const { now } = this.#host;
     let ready = this.#pollable.wait(0);
     if (ready > 0) return ready;
@@ -70,7 +70,7 @@ export class IdleWait {
       } while (now() < end);
     }
     this.#beforeSleep();
-    ready = this.#pollable.wait(-1);
+    ready = this.#pollable.wait(sleepMs);
     this.#adapt((now() - start) / 1000);
     return ready;
   }

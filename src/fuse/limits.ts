@@ -53,3 +53,12 @@ export const COMPLAINTS_MAX = 20;
  */
 export const LOOK_MIN_US = 16;
 export const LOOK_MAX_US = 128;
+
+/**
+ * When memory is given back (give-back.ts). Inodes forgotten since the last time, at least: some 6 MB.
+ * As many times those still known. Milliseconds without a request before: long for a busy program,
+ * short for a person.
+ */
+export const GIVE_BACK_NODES_MIN = 16_384;
+export const GIVE_BACK_RATIO = 2;
+export const GIVE_BACK_IDLE_MS = 1000;

@@ -54,6 +54,7 @@ test('node ids behave as a map with counts does', () => {
       }
     }
     assert.equal(nodes.size, model.size + 1, message);
+    if (step % 31 === 0) nodes.trim();
     if (step % 97 === 0) nodes.check();
   }
   for (const [id, { inode }] of model) {
@@ -64,6 +65,29 @@ test('node ids behave as a map with counts does', () => {
   nodes.check();
   assert.equal(nodes.size, 1);
   assert.equal(nodes.find(1), fs.root);
+});
+
+test('trimming gives free slots back, and their old ids stay unknown', () => {
+  const fs = new MemoryFs();
+  const nodes = new NodeTable(fs.root, () => {});
+  const make = (): MemoryInode => new MemoryInode(fs, 0o100644, { uid: 0, gid: 0 });
+  const used = new Set<number>();
+  for (let round = 0; round < 4; round++) {
+    const kept = make();
+    const keptId = nodes.remember(kept);
+    const ids = Array.from({ length: 5000 }, () => nodes.remember(make()));
+    for (const id of ids) {
+      assert.ok(!used.has(id), 'an id is never used twice');
+      used.add(id);
+    }
+    for (const id of ids) assert.equal(nodes.forget(id, 1), true);
+    nodes.trim();
+    nodes.check();
+    assert.equal(nodes.find(keptId), kept);
+    for (const id of ids) assert.equal(nodes.find(id), undefined);
+    assert.equal(nodes.size, 2 + round);
+  }
+  assert.equal(nodes.forgottenCount, 20_000);
 });
 
 test('forgetting what is not known, or too often, is told', () => {

@@ -9,6 +9,8 @@
  * N2. inode.doorNode === slot exactly while inodes[slot] === inode: one inode object, one node id.
  * N3. An inode is forgotten once, when the kernel has given back all lookups; the root never.
  * N4. Free slots form a list through `lookups`; an id of an older epoch finds nothing.
+ * N5. Slots that were given back to the host (trim) come again with an epoch that none of them has
+ *     had, so N4 holds for their old ids too.
  *
  * cf. fs/fuse/inode.c, fuse_iget() and fuse_queue_forget()
  */
@@ -21,6 +23,8 @@ const ROOT_SLOT = FUSE_ROOT_ID;
 const FIRST_CAPACITY = 1024;
 /** A slot whose epoch has come to this is not used again: ids must stay below 2^53. */
 const EPOCH_MAX = 0x1f_fff0;
+/** A slot beyond this epoch is not trimmed: all that come again would begin where it has ended. */
+const TRIM_EPOCH_MAX = 0x10_0000;
 
 export class NodeTable {
   readonly #inodes: (Inode | undefined)[];
@@ -30,9 +34,12 @@ export class NodeTable {
   #epochs: Uint32Array;
   /** First free slot, 0 if none. */
   #free = 0;
-  /** Slots from here on were never used. */
+  /** Slots from here on were never used, or were trimmed. */
   #top = ROOT_SLOT + 1;
+  /** Epoch that the slots from there on begin with. */
+  #freshEpoch = 0;
   #known = 1;
+  #forgotten = 0;
 
   /** `dropped` is called with each inode that the kernel has given back, before its `forget()`. */
   constructor(root: Inode, dropped: (inode: Inode) => void) {
@@ -47,6 +54,11 @@ export class NodeTable {
   /** Inodes that the kernel knows, the root included. */
   get size(): number {
     return this.#known;
+  }
+
+  /** Inodes that the kernel has given back, ever. */
+  get forgottenCount(): number {
+    return this.#forgotten;
   }
 
   find(nodeid: number): Inode | undefined {
@@ -103,6 +115,7 @@ export class NodeTable {
     this.#inodes[slot] = undefined;
     inode.doorNode = -1;
     this.#known--;
+    this.#forgotten++;
     this.#epochs[slot]!++;
     if (this.#epochs[slot]! < EPOCH_MAX) {
       this.#lookups[slot] = this.#free;
@@ -117,23 +130,54 @@ export class NodeTable {
   #takeSlot(): number {
     const free = this.#free;
     if (free !== 0) {
-      this.#free = this.#lookups[free]!;
+      // An integer for V8 too: a double would be boxed in every inode that is given such a slot.
+      this.#free = this.#lookups[free]! | 0;
       assert(this.#inodes[free] === undefined, 'a free slot has no inode');
       return free;
     }
     const slot = this.#top++;
-    if (slot === this.#epochs.length) this.#grow();
+    if (slot === this.#epochs.length) this.#resize(slot * 2);
+    this.#epochs[slot] = this.#freshEpoch;
     return slot;
   }
 
-  #grow(): void {
-    const capacity = this.#epochs.length * 2;
+  #resize(capacity: number): void {
+    const used = Math.min(this.#top, capacity);
     const lookups = new Float64Array(capacity);
     const epochs = new Uint32Array(capacity);
-    lookups.set(this.#lookups);
-    epochs.set(this.#epochs);
+    lookups.set(this.#lookups.subarray(0, used));
+    epochs.set(this.#epochs.subarray(0, used));
     this.#lookups = lookups;
     this.#epochs = epochs;
+  }
+
+  /** Give the memory of free slots at the end back, if half of it or more is theirs. */
+  trim(): void {
+    let top = this.#top;
+    let epoch = this.#freshEpoch;
+    for (; top > ROOT_SLOT + 1 && this.#inodes[top - 1] === undefined; top--) {
+      const had = this.#epochs[top - 1]!;
+      if (had > TRIM_EPOCH_MAX) break;
+      epoch = Math.max(epoch, had);
+    }
+    let capacity = this.#epochs.length;
+    while (capacity > FIRST_CAPACITY && capacity >= top * 2) capacity /= 2;
+    if (capacity === this.#epochs.length) return;
+    this.#top = top;
+    this.#freshEpoch = epoch;
+    this.#inodes.length = top;
+    this.#resize(capacity);
+    this.#relistFree();
+  }
+
+  /** The lowest first: what is at the end can then be trimmed the next time. */
+  #relistFree(): void {
+    this.#free = 0;
+    for (let slot = this.#top - 1; slot > ROOT_SLOT; slot--) {
+      if (this.#inodes[slot] !== undefined || this.#epochs[slot]! >= EPOCH_MAX) continue;
+      this.#lookups[slot] = this.#free;
+      this.#free = slot;
+    }
   }
 
   /** N1, N2 and N4. For tests. */
@@ -147,7 +191,9 @@ export class NodeTable {
       assert(this.#lookups[slot]! > 0, 'a known inode has lookups');
     }
     assert(known === this.#known, 'the count of known inodes is right');
+    assert(this.#inodes.length <= this.#top, 'no inode is above the top');
     for (let slot = this.#free; slot !== 0; slot = this.#lookups[slot]!) {
+      assert(slot < this.#top, 'a free slot is below the top');
       assert(this.#inodes[slot] === undefined, 'a free slot has no inode');
     }
   }

@@ -8,7 +8,8 @@
  *  - *beside*: some requests wait for host calls on other threads. The event loop turns, so that their
  *    completions arrive; /dev/fuse is read without blocking, and when it is empty a thread of the pool
  *    waits in poll(2) for it. One slow fsync so stops nobody else.
- * In both states an idle session uses no processor time.
+ * In both states an idle session uses no processor time, but for one collection of garbage after many
+ * inodes were forgotten (give-back.ts).
  *
  * L1. A request slot belongs to its request until the reply is written. The next read goes into
  *     another slot if the last request is still being served.
@@ -37,6 +38,7 @@ import type { FileSystem, Inode, Name } from '../vfs/inode-operations.ts';
 import { dispatch, errorOutcome, finishReply, isSilent, takeBack } from './dispatch.ts';
 import { Door, type DoorCounters } from './door.ts';
 import type { DataMode } from './init.ts';
+import { GiveBack } from './give-back.ts';
 import { IdleWait } from './idle-wait.ts';
 import { PARKED_MAX, TURN_REQUESTS } from './limits.ts';
 import {
@@ -59,6 +61,8 @@ export interface SessionOptions {
   notify: (record: Uint8Array) => void;
   /** The kernel and we have agreed: the mount can be used. */
   onReady?: () => void;
+  /** Free memory that is not reachable any more; called when idle (give-back.ts). */
+  collect?: () => void;
   /** Descriptors to watch beside; `onReadable` must take what made it readable. */
   extraPoll?: readonly { readonly fd: number; readonly onReadable: () => void }[];
   /** The session is about to wait for longer than a request takes: time for what was put off. */
@@ -94,6 +98,7 @@ export class Session {
   readonly #extra: NonNullable<SessionOptions['extraPoll']>;
   readonly #pollSet: PollSet;
   readonly #idleWait: IdleWait;
+  readonly #giveBack: GiveBack;
   /** Ends the poll(2) that a pool thread may still be in when the session is over. */
   readonly #endFd: number;
 
@@ -132,6 +137,7 @@ export class Session {
       notify: options.notify,
       notifyAndWait: (record) => writeRecord(this.#fd, record),
     });
+    this.#giveBack = new GiveBack(this.#door.nodes, options.collect ?? (() => undefined));
   }
 
   get counters(): DoorCounters {
@@ -192,7 +198,10 @@ export class Session {
     this.#setNonblocking(watching);
     while (this.#parkedCount === 0 && !this.#ended && !this.#stopping) {
       if (watching) {
-        if (this.#idleWait.wait() === 0) continue;
+        if (this.#idleWait.wait(this.#giveBack.idleMs) === 0) {
+          this.#giveBack.rest();
+          continue;
+        }
         this.#tellReadable();
         if (this.#pollSet.revents(0) === 0) continue;
       }

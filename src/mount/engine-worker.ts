@@ -18,6 +18,7 @@ import { runSync } from '../kernel/task.ts';
 import { Closer } from '../sys/closer.ts';
 import { tryEventfdDrain } from '../sys/poll.ts';
 import { openBranch } from './branches.ts';
+import { collectGarbage } from './collect.ts';
 import type { EngineCommand, EngineData, EngineMessage, EngineOrders } from './engine-protocol.ts';
 import { bytesPath } from './paths.ts';
 import type { MountPlan } from './plan.ts';
@@ -97,6 +98,7 @@ class Engine {
       readOnly: plan.readOnly,
       notify: (record) => tell({ kind: 'notify', record }),
       complain: log,
+      collect: collectGarbage,
       extraPoll: [wake, ...beneath],
       beforeSleep: () => closer.wake(),
       ...(plan.debug ? { debug: log } : {}),

@@ -7,7 +7,7 @@
  *     never handed to a call that runs on another thread, and never kept over one.
  * M3. Every thread loads this module anew and has its own scratch memory.
  */
-import { rawAddress } from './native.ts';
+import { libc, rawAddress } from './native.ts';
 
 /** A Buffer with its fast paths for one char per byte, which Node has and its types have not. */
 export interface Latin1Buffer extends Buffer<ArrayBuffer> {
@@ -49,6 +49,11 @@ export function addressOf(view: Uint8Array): number {
   }
   return lastBase + view.byteOffset;
 }
+
+const mallocTrim = libc('int malloc_trim(size_t pad)');
+
+/** Give the host what the C library's allocator has free. Milliseconds: not for a hot path. */
+export const trimMalloc = (): void => void mallocTrim(0);
 
 /** Bytes a path argument may have, with its NUL: PATH_MAX of the kernel. */
 const PATH_BYTES = 4096;
