@@ -5,6 +5,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { mountFuse } from '../src/fuse/mount.ts';
 
 const PROGRAM = path.join(import.meta.dirname, '../bin/palimpsest.cjs');
 /** Long enough for a machine that does other things too; nothing here waits for it when all is well. */
@@ -378,6 +379,21 @@ test('the mount helper: SPEC, -o, and the words of fstab', { skip }, (t) => {
   b.ok('mount-helper', 'none', b.at('view'), '-v', '-n', '-o', `lowerdir=${b.at('lower')},ro`);
   b.ok('umount', b.at('view'));
   b.fails(32, /unknown mount option "bad"/, 'mount-helper', spec, b.at('view'), '-o', 'bad');
+});
+
+test('a mount that hangs is shown as such, and stops no command', { skip }, (t) => {
+  const b = new Bench(t);
+  const target = b.at('view');
+  const fd = mountFuse({ target, source: 'silent', subtype: 'palimpsest', options: {} });
+  try {
+    const listed = b.ok('ls', '--json').trim().split('\n').map((line) => JSON.parse(line) as object);
+    const ours = listed.find((mount) => 'target' in mount && mount.target === target);
+    assert.equal((ours as { state: string } | undefined)?.state, 'hung');
+    assert.match(b.run('doctor').stdout, /hung mount.*umount --force/);
+    b.ok('umount', '--force', target);
+  } finally {
+    fs.closeSync(fd);
+  }
 });
 
 test('mount -t fuse.palimpsest by mount(8), with the helper of doctor', { skip }, (t) => {

@@ -102,6 +102,10 @@ function checkState(): Finding {
 async function cleanLeftovers(): Promise<Finding[]> {
   const findings: Finding[] = [];
   for (const mount of await findMounts()) {
+    if (mount.state === 'hung') {
+      const text = `${mount.target} does not answer; palimpsest umount --force ends it`;
+      findings.push({ what: 'hung mount', level: 'problem', text });
+    }
     if (mount.state !== 'dead') continue;
     try {
       cleanDead(mount.target);

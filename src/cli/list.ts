@@ -1,14 +1,17 @@
 /** `palimpsest ls`, `status`, and `mount` without arguments. */
 import { ControlClient } from '../mount/control.ts';
+import { type Liveness, livenessOf } from '../mount/liveness.ts';
 import { FS_TYPE, mountAt, readMountinfo } from '../mount/mountinfo.ts';
 import { MountError } from '../mount/options.ts';
 import { type MountRecord, isAlive, readRecords } from '../mount/state.ts';
-import { isDeadMount, realTarget, recordOfTarget } from '../mount/stop.ts';
+import { realTarget, recordOfTarget } from '../mount/stop.ts';
 import { EXIT_OK } from './exit.ts';
 import { print, printJson, table } from './output.ts';
 import { type Workspace, findWorkspace, listWorkspaces } from './workspace.ts';
 
-type MountState = 'mounted' | 'dead' | 'detached' | 'run';
+type MountState = 'mounted' | 'dead' | 'hung' | 'detached' | 'run';
+
+const STATE_OF: Record<Liveness, MountState> = { alive: 'mounted', dead: 'dead', hung: 'hung' };
 
 export interface ListedMount {
   target: string;
@@ -33,10 +36,9 @@ export async function findMounts(): Promise<ListedMount[]> {
         pid: record.pid,
         record,
       });
-    } else if (await isDeadMount(entry.target)) {
-      found.push({ target: entry.target, source: entry.source, state: 'dead' });
     } else {
-      found.push({ target: entry.target, source: entry.source, state: 'mounted' });
+      const state = STATE_OF[await livenessOf(entry.target)];
+      found.push({ target: entry.target, source: entry.source, state });
     }
   }
   for (const record of records) {

@@ -9,12 +9,12 @@
  */
 import { spawnSync } from 'node:child_process';
 import { readdirSync, readlinkSync, realpathSync, statSync } from 'node:fs';
-import { stat } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Errno, errnoName } from '../abi/errno.ts';
 import { MNT_DETACH, MNT_FORCE, tryUmount2, UMOUNT_NOFOLLOW } from '../sys/mount.ts';
 import { ControlClient } from './control.ts';
+import { livenessOf } from './liveness.ts';
 import { FS_TYPE, isInside, mountAt, readMountinfo } from './mountinfo.ts';
 import { MountError } from './options.ts';
 import { bytesPath } from './paths.ts';
@@ -40,10 +40,12 @@ const POLL_MS_MAX = 50;
 /** Users named in a refusal: enough to know what to stop. */
 const USERS_NAMED_MAX = 3;
 
-/** The real path of a mount point, which may be dead and so cannot be resolved itself. */
+/** The real path of a mount point. One of ours is not touched itself: it may be dead, or hang. */
 export function realTarget(path: string): string {
   const absolute = resolve(path);
   try {
+    const inParent = join(realpathSync(dirname(absolute)), basename(absolute));
+    if (mountAt(readMountinfo(), inParent)?.fsType === FS_TYPE) return inParent;
     return realpathSync(absolute);
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
@@ -65,17 +67,6 @@ export function recordOfTarget(target: string): MountRecord | undefined {
   return (
     here ?? records.findLast((record) => record.plan.workspace === undefined && isAlive(record))
   );
-}
-
-/** Is the mount's daemon gone? Only asked of mounts whose process is not alive: it cannot hang. */
-export async function isDeadMount(target: string): Promise<boolean> {
-  try {
-    await stat(target);
-    return false;
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    return code === 'ENOTCONN' || code === 'ECONNABORTED';
-  }
 }
 
 /** "bash (812), vim (900) and 2 more": who has a file or a working directory there. */
@@ -177,7 +168,7 @@ export async function unmount(path: string, options: StopOptions): Promise<Stopp
     }
     throw new MountError('failed', `nothing of palimpsest is mounted at ${path}`);
   }
-  if (!alive && (await isDeadMount(target))) {
+  if (!alive && (await livenessOf(target)) === 'dead') {
     cleanDead(target);
     return { target, outcome: 'dead' };
   }
