@@ -46,11 +46,12 @@ const stat: Stat = {
 };
 
 function body(request: Request): DataView {
-  return new DataView(request.reply.bytes.buffer, REPLY_BODY);
+  const { buffer, byteOffset } = request.reply.bytes;
+  return new DataView(buffer, byteOffset + REPLY_BODY);
 }
 
 function hex(request: Request, bytes: number): string {
-  return Buffer.from(request.reply.bytes.buffer, REPLY_BODY, bytes).toString('hex');
+  return Buffer.from(request.reply.bytes.subarray(REPLY_BODY, REPLY_BODY + bytes)).toString('hex');
 }
 
 /** What struct fuse_attr of `stat` is, byte by byte: written by hand from fuse_kernel.h. */
@@ -153,7 +154,7 @@ test('device numbers survive the packing of 32 bits', () => {
 
 test('requests are read at their offsets', () => {
   const request = new Request();
-  const view = new DataView(request.request.bytes.buffer);
+  const view = new DataView(request.request.bytes.buffer, request.request.bytes.byteOffset);
   view.setUint32(0, 128, true);
   view.setUint32(4, Opcode.SETATTR, true);
   view.setBigUint64(8, 0x8000_0000_0000_0002n, true);
@@ -174,7 +175,7 @@ test('requests are read at their offsets', () => {
   assert.equal(request.u64Capped(SETATTR_IN.at.lockOwner), Number.MAX_SAFE_INTEGER);
   request.replyBytes = 0;
   assert.equal(request.finish(-2), true);
-  const reply = Buffer.from(request.reply.bytes.buffer, 0, 16).toString('hex');
+  const reply = Buffer.from(request.reply.bytes.subarray(0, 16)).toString('hex');
   assert.equal(
     reply,
     '10000000' + 'feffffff' + '0200000000000080',

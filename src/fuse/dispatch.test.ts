@@ -59,7 +59,7 @@ class Bench {
   ): void {
     const { bytes } = this.request.request;
     bytes.fill(0xee, 0, 65_536);
-    const view = new DataView(bytes.buffer);
+    const view = new DataView(bytes.buffer, bytes.byteOffset);
     view.setUint32(0, length, true);
     view.setUint32(4, opcode, true);
     view.setBigUint64(8, 42n, true);
@@ -83,12 +83,12 @@ class Bench {
       assert.notEqual(outcome, undefined, 'ends on the spot');
     }
     finishReply(this.door, this.request, outcome);
-    const { buffer } = this.request.reply.bytes;
-    const view = new DataView(buffer);
+    const { buffer, byteOffset } = this.request.reply.bytes;
+    const view = new DataView(buffer, byteOffset);
     assert.equal(view.getUint32(0, true), this.request.replyLength);
     return {
       error: view.getInt32(4, true),
-      body: new DataView(buffer, REPLY_BODY),
+      body: new DataView(buffer, byteOffset + REPLY_BODY),
       bytes: view.getUint32(0, true) - REPLY_BODY,
     };
   }
@@ -127,7 +127,8 @@ test('what a handler gives wrongly becomes EIO with a complaint, through every o
       bench.put(opcode, 1, new Uint8Array(0));
       bench.request.replyBytes = 77;
       finishReply(bench.door, bench.request, outcome);
-      const view = new DataView(bench.request.reply.bytes.buffer);
+      const { buffer, byteOffset } = bench.request.reply.bytes;
+      const view = new DataView(buffer, byteOffset);
       assert.equal(view.getInt32(4, true), -Errno.EIO, `${operation.name} ${String(outcome)}`);
       assert.equal(view.getUint32(0, true), REPLY_BODY, 'an error has no body');
     }
@@ -265,7 +266,7 @@ test('data is written from the request and read into the reply', () => {
   new DataView(body.buffer).setUint32(READ_IN.at.size, 4096, true);
   const reply = bench.serve(Opcode.READ, nodeid, body);
   assert.equal(reply.bytes, 8);
-  assert.equal(Buffer.from(reply.body.buffer, REPLY_BODY, 8).toString('latin1'), '\0\0\0hello');
+  assert.equal(Buffer.from(reply.body.buffer, reply.body.byteOffset, 8).toString('latin1'), '\0\0\0hello');
   new DataView(body.buffer).setUint32(READ_IN.at.size, 0x7fff_ffff, true);
   assert.equal(bench.serve(Opcode.READ, nodeid, body).error, -Errno.EINVAL);
 });
@@ -285,7 +286,7 @@ function listNames(bench: Bench, opcode: number, size: number): string[] {
     for (let at = 0; at < reply.bytes;) {
       const count = reply.body.getUint32(at + head + 16, true);
       names.push(
-        Buffer.from(reply.body.buffer, REPLY_BODY + at + head + 24, count).toString('latin1'),
+        Buffer.from(reply.body.buffer, reply.body.byteOffset + at + head + 24, count).toString('latin1'),
       );
       cookie = reply.body.getBigUint64(at + head + 8, true);
       at += (head + 24 + count + 7) & ~7;

@@ -9,15 +9,16 @@
  * Q3. `finish` is the only place that writes a reply header. An error field leaves it only as an
  *     integer from -511 to 0: the kernel refuses anything else and the caller would hang for good.
  * Q4. Nothing is read past `length`, the bytes that really came.
+ * Q5. The data of a WRITE and of the reply to a READ begin at a page of memory.
  *
  * cf. fs/fuse/dev.c
  */
 import { Errno } from '../abi/errno.ts';
 import { NAME_MAX } from '../abi/fcntl.ts';
 import { fail } from '../kernel/error.ts';
-import { type Arena, allocateArena, latin1Buffer, type Latin1Buffer } from '../sys/memory.ts';
+import { type Arena, allocateArenaAtPage, latin1Buffer, type Latin1Buffer } from '../sys/memory.ts';
 import type { Cred, Inode, Name } from '../vfs/inode-operations.ts';
-import { FUSE_HEADER_ROOM, IN_HEADER, OUT_HEADER } from './abi.ts';
+import { FUSE_HEADER_ROOM, IN_HEADER, OUT_HEADER, WRITE_IN } from './abi.ts';
 import { CACHE_SECONDS, MAX_WRITE_BYTES, REPLY_ERRNO_MAX } from './limits.ts';
 
 const REQUEST_BYTES = MAX_WRITE_BYTES + FUSE_HEADER_ROOM;
@@ -71,17 +72,17 @@ export class Request {
   opened: Inode | undefined;
 
   constructor() {
-    this.request = allocateArena(REQUEST_BYTES);
-    this.reply = allocateArena(REPLY_BYTES);
-    const input = this.request.bytes.buffer;
-    const output = this.reply.bytes.buffer;
-    this.#in16 = new Uint16Array(input);
-    this.#in32 = new Uint32Array(input);
-    this.#inSigned = new Int32Array(input);
-    this.#inText = latin1Buffer(input);
-    this.#out32 = new Uint32Array(output);
-    this.#out16 = new Uint16Array(output);
-    this.#outText = latin1Buffer(output);
+    this.request = allocateArenaAtPage(REQUEST_BYTES, BODY + WRITE_IN.bytes);
+    this.reply = allocateArenaAtPage(REPLY_BYTES, REPLY_BODY);
+    const { buffer: input, byteOffset: inputAt } = this.request.bytes;
+    const { buffer: output, byteOffset: outputAt } = this.reply.bytes;
+    this.#in16 = new Uint16Array(input, inputAt, REQUEST_BYTES >> 1);
+    this.#in32 = new Uint32Array(input, inputAt, REQUEST_BYTES >> 2);
+    this.#inSigned = new Int32Array(input, inputAt, REQUEST_BYTES >> 2);
+    this.#inText = latin1Buffer(input, inputAt, REQUEST_BYTES);
+    this.#out32 = new Uint32Array(output, outputAt, REPLY_BYTES >> 2);
+    this.#out16 = new Uint16Array(output, outputAt, REPLY_BYTES >> 1);
+    this.#outText = latin1Buffer(output, outputAt, REPLY_BYTES);
   }
 
   /** How long the kernel may keep what this reply says; dispatch.ts sets it. */
