@@ -14,6 +14,8 @@ export type Liveness =
 
 /** Far longer than a busy daemon takes for one request. */
 const ANSWER_MS = 3000;
+/** What a killed child is given to die. */
+const DEATH_MS = 200;
 const DEAD_STATUS = 3;
 const ASK = `
 try { require('node:fs').statSync(process.argv[1]); }
@@ -23,15 +25,18 @@ export function livenessOf(target: string, answerMs = ANSWER_MS): Promise<Livene
   return new Promise((resolve, reject) => {
     const child = spawn(process.execPath, ['-e', ASK, target], { stdio: 'ignore', cwd: '/' });
     const late = setTimeout(() => {
-      // It may not die before the mount's connection is aborted: nobody waits for it.
       child.kill('SIGKILL');
-      child.unref();
-      resolve('hung');
+      // Until it has died it uses the mount; a request that the daemon has taken keeps it till the end.
+      setTimeout(() => {
+        child.unref();
+        resolve('hung');
+      }, DEATH_MS);
     }, answerMs);
     child.once('error', reject);
     child.once('exit', (status) => {
       clearTimeout(late);
-      resolve(status === DEAD_STATUS ? 'dead' : 'alive');
+      if (status === null) resolve('hung');
+      else resolve(status === DEAD_STATUS ? 'dead' : 'alive');
     });
   });
 }

@@ -168,7 +168,7 @@ export async function unmount(path: string, options: StopOptions): Promise<Stopp
     }
     throw new MountError('failed', `nothing of palimpsest is mounted at ${path}`);
   }
-  if (!alive && (await livenessOf(target)) === 'dead') {
+  if (!alive && (await isOver(target, options))) {
     cleanDead(target);
     return { target, outcome: 'dead' };
   }
@@ -181,6 +181,13 @@ export async function unmount(path: string, options: StopOptions): Promise<Stopp
   } finally {
     client?.close();
   }
+}
+
+/** Of a mount without a daemon of ours: force ends its connection first, even if it is in use and stays. */
+async function isOver(target: string, options: StopOptions): Promise<boolean> {
+  const flags = MNT_FORCE | UMOUNT_NOFOLLOW;
+  if (options.force && tryUmount2(bytesPath(target), flags) >= 0) return true;
+  return (await livenessOf(target)) === 'dead';
 }
 
 async function waitFlushed(
