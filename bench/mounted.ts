@@ -50,7 +50,7 @@ export const ROW_NAMES: readonly string[] = [
 ];
 
 /** A whole command takes seconds, and its figures vary less: this many rounds at most. */
-const COMMAND_ROUNDS = 5;
+const COMMAND_ROUNDS = 3;
 const QUICK_COMMAND_ROUNDS = 1;
 const GROWTH_ROUNDS = 5;
 
@@ -97,6 +97,7 @@ function measure(options: MountedOptions, note: (soFar: Results) => void): Resul
     tables: [],
   };
   if (options.rows.includes('start')) results.start = measureStart(options, lower);
+  if (options.rows.includes('memory')) results.memory = measureMemory(options, load);
   const rows = ROWS.filter((row) => options.rows.includes(row.id));
   if (rows.length > 0) {
     for (const table of options.tables) {
@@ -107,7 +108,6 @@ function measure(options: MountedOptions, note: (soFar: Results) => void): Resul
       note(results);
     }
   }
-  if (options.rows.includes('memory')) results.memory = measureMemory(options, load);
   if (options.rows.includes('growth')) results.growth = growthOf(options, load);
   note(results);
   return results;
