@@ -84,7 +84,7 @@ export function benchMounted(options: MountedOptions): void {
   }
 }
 
-/** `note` is told after each part, so that a run that ends early keeps what it has. */
+/** `note` is told after each row, so that a run that ends early keeps what it has. */
 function measure(options: MountedOptions, note: (soFar: Results) => void): Results {
   const load = compiledLoad();
   const lower = lowerTree(load);
@@ -104,8 +104,10 @@ function measure(options: MountedOptions, note: (soFar: Results) => void): Resul
       const wanted = rows.filter(
         (row) => row.kind === 'micro' || options.commandTables.includes(table),
       );
-      results.tables.push(measureTable(table, wanted, { options, load, lower }));
-      note(results);
+      measureTable(table, wanted, { options, load, lower }, (soFar) => {
+        if (!results.tables.includes(soFar)) results.tables.push(soFar);
+        note(results);
+      });
     }
   }
   if (options.rows.includes('growth')) results.growth = growthOf(options, load);
@@ -133,20 +135,37 @@ interface Context {
   lower: string;
 }
 
-/** A directory of the run's own, on ext4 or on a tmpfs mounted for it. */
+/** Room for every upper, the whole-command trees, and a copy of the lower tree. */
+const IMAGE_BYTES = '16G';
+
+/** A filesystem of the run's own, with the lower tree on it as everything else. */
 function makePlace(table: Table, lower: string): Place {
   const base = mkdtempSync(join(cacheDirectory(), `${table}-`));
   cleanups.push(() => rmSync(base, { recursive: true, force: true }));
-  if (table === 'tmpfs') {
-    run(['mount', '-t', 'tmpfs', 'bench', base]);
-    cleanups.push(() => void run(['umount', base]));
-    run(['cp', '-a', '--sparse=auto', lower, join(base, 'lower')]);
-    return { base, lowers: [join(base, 'lower')] };
-  }
-  if (table !== 'user') return { base, lowers: [lower] };
+  if (table === 'tmpfs') run(['mount', '-t', 'tmpfs', 'bench', base]);
+  else mountImage(base);
+  cleanups.push(() => void run(['umount', base]));
+  const lowers = [join(base, 'lower')];
+  if (lower === '') lowers.length = 0;
+  else run(['cp', '-a', '--sparse=auto', lower, join(base, 'lower')]);
+  if (table !== 'user') return { base, lowers };
   const namespace = new Namespace();
   cleanups.push(() => namespace.close());
-  return { base, lowers: [lower], namespace };
+  return { base, lowers, namespace };
+}
+
+/**
+ * A new ext4 with a journal. The machine's own may have none: then it skips inodes freed in the last
+ * minutes, one by one, when it looks for a free one, and after some rounds of making and removing names
+ * that is most of a create, for everybody.
+ */
+function mountImage(at: string): void {
+  const image = `${at}.img`;
+  cleanups.push(() => rmSync(image, { force: true }));
+  run(['truncate', '-s', IMAGE_BYTES, image]);
+  run(['mkfs.ext4', '-q', '-F', '-E', 'lazy_itable_init=0,lazy_journal_init=0', image]);
+  run(['mount', '-o', 'loop', image, at]);
+  run(['sh', '-c', 'losetup --direct-io=on "$(findmnt -n -o SOURCE "$1")"', 'sh', at]);
 }
 
 function mountSubjects(table: Table, ids: readonly SubjectId[], place: Place): Subject[] {
@@ -170,7 +189,12 @@ function mountSubjects(table: Table, ids: readonly SubjectId[], place: Place): S
   return subjects;
 }
 
-function measureTable(table: Table, rows: readonly Row[], context: Context): TableResult {
+function measureTable(
+  table: Table,
+  rows: readonly Row[],
+  context: Context,
+  note: (soFar: TableResult) => void,
+): void {
   const mark = cleanups.length;
   const subjects = mountSubjects(table, context.options.subjects, makePlace(table, context.lower));
   const result: TableResult = { table, subjects: subjects.map(({ id }) => id), rows: [] };
@@ -178,9 +202,9 @@ function measureTable(table: Table, rows: readonly Row[], context: Context): Tab
     const measured = measureRow(row, subjects, context);
     result.rows.push(measured);
     console.error(progress(table, measured));
+    note(result);
   }
   while (cleanups.length > mark) cleanups.pop()?.();
-  return result;
 }
 
 function progress(table: Table, row: RowResult): string {
@@ -322,7 +346,7 @@ function measureMemory(options: MountedOptions, load: string): MemoryResult[] {
   for (const id of options.subjects) {
     if (id === 'plain' || id === 'overlayfs' || absenceOf(id, 'ext4') !== undefined) continue;
     const mark = cleanups.length;
-    const subject = new Subject(id, makePlace('ext4', lower));
+    const subject = new Subject(id, { ...makePlace('ext4', ''), lowers: [lower] });
     cleanups.push(() => subject.unmount());
     try {
       subject.mount();

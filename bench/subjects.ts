@@ -141,7 +141,6 @@ export class Subject {
     const work = join(this.dir, `work-${this.upperNumber}`);
     mkdirSync(this.upper, { recursive: true });
     mkdirSync(work, { recursive: true });
-    this.spreadUpper();
     const log = openSync(join(this.dir, 'log'), 'a');
     try {
       const argv = this.mountCommand(work);
@@ -235,18 +234,8 @@ export class Subject {
     }
   }
 
-  /**
-   * ext4 skips inodes freed in the last minutes, one by one, when it looks for a free one near the parent:
-   * after some rounds of making and removing names that was most of a create, for everybody. With this
-   * flag each new directory of the upper begins in another block group. Elsewhere there is no such flag.
-   */
-  private spreadUpper(): void {
-    run(['sh', '-c', 'chattr +T "$1" 2>/dev/null || true', 'sh', this.upper]);
-  }
-
   /** The plain directory has the lower tree's files as its own, so that every row has something to read. */
   private fillPlain(): number {
-    this.spreadUpper();
     for (const lower of this.place.lowers)
       run(['cp', '-a', '--sparse=auto', `${lower}/.`, this.mountPoint]);
     return 0;
