@@ -9,7 +9,7 @@ import type {
   Verdict,
 } from './results.ts';
 import { bestPeer, median, medianOf, shown, spreadOf, verdictsOf } from './results.ts';
-import { ROWS } from './rows.ts';
+import { COMMAND_ROWS, ROWS } from './rows.ts';
 import type { Table } from './rows.ts';
 import { isPalimpsest, SUBJECTS } from './subjects.ts';
 import type { SubjectId } from './subjects.ts';
@@ -23,6 +23,17 @@ const TABLE_TITLES: Record<Table, string> = {
 /** A figure whose quartiles lie further apart than this is marked. */
 const SPREAD_NOTED = 0.15;
 
+/** "5 rounds, of whole commands 3": as many as the samples really are. */
+function roundsOf({ tables, rounds, quick }: Results): string {
+  const counted = tables
+    .flatMap((table) => table.rows)
+    .filter((row) => COMMAND_ROWS.some(({ id }) => id === row.id))
+    .flatMap((row) => Object.values(row.samples).map((samples) => samples.length));
+  const commands = Math.min(...counted);
+  const all = `${rounds} ${quick ? 'short ' : ''}rounds`;
+  return counted.length === 0 || commands === rounds ? all : `${all}, of whole commands ${commands}`;
+}
+
 export function markdown(results: Results): string {
   const { machine } = results;
   const versions = Object.entries(machine.versions)
@@ -32,7 +43,7 @@ export function markdown(results: Results): string {
     '# Mounted: palimpsest and its peers',
     '',
     `Linux ${machine.kernel}, ${machine.cpus} x ${machine.cpuModel}, ${machine.memoryGiB} GiB, Node ${machine.node}, ` +
-      `${versions}; ${results.date}, medians of ${results.rounds} ${results.quick ? 'short ' : ''}rounds.`,
+      `${versions}; ${results.date}, medians of ${roundsOf(results)}.`,
     '',
     'Only ratios count. `~` marks a figure whose quartiles lie more than 15 % from its median; `–` a row the subject',
     'cannot do. A target is given as the largest quotient of times: `overlayfs 1.04/1` reads "1.04 of overlayfs\'s',
