@@ -39,11 +39,12 @@ const host = (): IdleWaitHost => ({ now: monotonicNs, yieldProcessor, load: new 
 
 export class IdleWait {
   readonly #pollable: Pollable;
+  readonly #beforeSleep: () => void;
   readonly #host: IdleWaitHost;
+
   #lookUs = 0;
 
-  readonly #beforeSleep: () => void;
-
+  /** `beforeSleep` is called each time before the thread goes to sleep. */
   constructor(pollable: Pollable, beforeSleep = (): void => undefined, on = host()) {
     this.#pollable = pollable;
     this.#beforeSleep = beforeSleep;

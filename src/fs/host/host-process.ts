@@ -29,8 +29,8 @@ export class HostProcess {
   }
 
   /**
-   * Make a call, and once more if it lacked what removed files had not given back yet. It must leave no
-   * trace when it fails.
+   * Make a call, and once more if it lacked what removed files had not given back yet. A call that fails
+   * half done, as setattr can, must come to the same when it is made again.
    */
   withSpace<T>(call: () => T): T {
     try {
